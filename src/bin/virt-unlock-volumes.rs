@@ -1,0 +1,2 @@
+//! The half that asks, opens, mounts and closes.
+fn main() {}

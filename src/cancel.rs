@@ -1,0 +1,93 @@
+//! One way to say "stop now" to everything that waits. Every wait in the program ends at a [`Cancel`], at its own limit, or
+//! at what it waits for.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+/// A flag that any thread can raise once and that any `poll(2)` can wait for: a file descriptor that turns readable.
+/// Clones share the flag.
+#[derive(Clone, Debug)]
+pub struct Cancel(Arc<EventFd>);
+
+impl Cancel {
+    /// A flag that is not raised.
+    ///
+    /// # Errors
+    /// When the process has no file descriptor left.
+    pub fn new() -> std::io::Result<Self> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        Ok(Self(Arc::new(EventFd::from_value_and_flags(0, flags)?)))
+    }
+
+    /// Raises the flag for everybody who holds a clone. Raising it again changes nothing.
+    pub fn raise(&self) {
+        // Fails only when the counter is full (2^64-2 raises), and then it is readable already.
+        let _ = self.0.write(1);
+    }
+
+    /// Whether the flag is up.
+    pub fn is_raised(&self) -> bool {
+        self.wait(Duration::ZERO)
+    }
+
+    /// Waits until the flag is up or `limit` is over. True: it is up.
+    pub fn wait(&self, limit: Duration) -> bool {
+        poll_readable(&[self.0.as_fd()], Some(limit)).is_ok_and(|ready| ready[0])
+    }
+}
+
+impl AsFd for Cancel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Waits until one of `fds` is readable (or at its end, or broken) or `limit` is over (`None`: for ever), and tells which are.
+///
+/// # Errors
+/// What `poll(2)` says, but for `EINTR`, which is waited out.
+pub fn poll_readable(fds: &[BorrowedFd<'_>], limit: Option<Duration>) -> std::io::Result<Vec<bool>> {
+    let deadline = limit.map(|limit| std::time::Instant::now() + limit);
+    let mut set: Vec<PollFd<'_>> = fds
+        .iter()
+        .map(|fd| PollFd::new(*fd, PollFlags::POLLIN | PollFlags::POLLPRI))
+        .collect();
+    loop {
+        let timeout = match deadline {
+            None => PollTimeout::NONE,
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(std::time::Instant::now());
+                // Rounded up, so that the last part of a millisecond is slept and not spun.
+                let millis = left.as_micros().div_ceil(1000);
+                PollTimeout::try_from(i32::try_from(millis).unwrap_or(i32::MAX)).unwrap_or(PollTimeout::MAX)
+            }
+        };
+        match poll(&mut set, timeout) {
+            Ok(_) => return Ok(set.iter().map(|fd| fd.any().unwrap_or(false)).collect()),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clone_sees_what_another_raised() {
+        let cancel = Cancel::new().unwrap();
+        let other = cancel.clone();
+        assert!(!other.is_raised());
+        cancel.raise();
+        cancel.raise();
+        assert!(other.is_raised());
+        assert!(other.wait(Duration::from_secs(3600)));
+    }
+}

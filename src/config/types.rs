@@ -1,0 +1,221 @@
+//! What the configuration says, after it was read and checked: every name known, every duration a number, every default filled in.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The whole configuration: `/etc/virt-unlock/config.toml` and `config.d/*.toml` together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// `[host]`
+    pub host: HostConfig,
+    /// `[volume.NAME]`, in the order in which they stand in the files.
+    pub volumes: Vec<Volume>,
+    /// `[domain.NAME]`, in the order in which they stand in the files.
+    pub domains: Vec<DomainConfig>,
+}
+
+impl Config {
+    /// The volume of this name.
+    pub fn volume(&self, name: &str) -> Option<&Volume> {
+        self.volumes.iter().find(|volume| volume.name == name)
+    }
+
+    /// The table of the domain of this name. A domain needs none.
+    pub fn domain(&self, name: &str) -> Option<&DomainConfig> {
+        self.domains.iter().find(|domain| domain.name == name)
+    }
+}
+
+/// `[host]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostConfig {
+    /// Where libvirt listens.
+    pub libvirt_uri: String,
+    /// How long the boot keeps logins waiting for answers. Zero: never.
+    pub hold_login: Duration,
+    /// How long a domain may take to shut down, where its own table does not say.
+    pub stop_timeout: Duration,
+    /// How long the whole way down may take.
+    pub stop_deadline: Duration,
+}
+
+impl Default for HostConfig {
+    fn default() -> Self {
+        Self {
+            libvirt_uri: "qemu:///system".to_owned(),
+            hold_login: Duration::from_secs(90),
+            stop_timeout: Duration::from_secs(3 * 60),
+            stop_deadline: Duration::from_secs(15 * 60),
+        }
+    }
+}
+
+/// `[volume.NAME]`: a LUKS device that is opened as `/dev/mapper/NAME`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// The name below `/dev/mapper`.
+    pub name: String,
+    /// The encrypted device.
+    pub device: DeviceSpec,
+    /// A detached LUKS header.
+    pub header: Option<PathBuf>,
+    /// Ways to a key, tried in order; never empty.
+    pub unlock: Vec<Unlock>,
+    /// Volumes of one group share a passphrase.
+    pub passphrase_group: Option<String>,
+    /// Wrong answers before the volume is given up. Zero: for ever.
+    pub tries: u32,
+    /// Volumes that must be open first.
+    pub after: Vec<String>,
+    /// How long to wait for the device to appear.
+    pub device_timeout: Duration,
+    /// How device-mapper is to run it.
+    pub flags: OpenFlags,
+    /// Where the filesystem inside is mounted, if it is.
+    pub mount: Option<Mount>,
+    /// libvirt pools that are started and refreshed once it is mounted.
+    pub pools: Vec<String>,
+}
+
+impl Volume {
+    /// A volume with the defaults of the configuration: asked for by passphrase, private, not mounted.
+    pub fn new(name: &str, device: DeviceSpec) -> Self {
+        Self {
+            name: name.to_owned(),
+            device,
+            header: None,
+            unlock: vec![Unlock::Passphrase],
+            passphrase_group: None,
+            tries: 3,
+            after: Vec::new(),
+            device_timeout: Duration::from_secs(90),
+            flags: OpenFlags {
+                private: true,
+                ..OpenFlags::default()
+            },
+            mount: None,
+            pools: Vec::new(),
+        }
+    }
+
+    /// The open volume's device node.
+    pub fn node(&self) -> PathBuf {
+        Path::new("/dev/mapper").join(&self.name)
+    }
+}
+
+/// How the configuration names an encrypted device.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum DeviceSpec {
+    /// An absolute path.
+    Path(PathBuf),
+    /// `UUID=`: the LUKS header's.
+    Uuid(String),
+    /// `PARTUUID=`
+    PartUuid(String),
+    /// `LABEL=`: the LUKS2 header's.
+    Label(String),
+    /// `PARTLABEL=`
+    PartLabel(String),
+}
+
+/// One way to a volume's key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unlock {
+    /// Somebody types it.
+    Passphrase,
+    /// Bytes of a file.
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// Where the key starts in it, in bytes.
+        offset: u64,
+        /// How long the key is, in bytes; `None`: to the end of the file.
+        size: Option<usize>,
+    },
+}
+
+/// Activation flags, named as in crypttab(5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // one for each independent switch of crypttab(5)
+pub struct OpenFlags {
+    /// `read-only`
+    pub read_only: bool,
+    /// `discard`
+    pub discard: bool,
+    /// `same-cpu-crypt`
+    pub same_cpu_crypt: bool,
+    /// `submit-from-crypt-cpus`
+    pub submit_from_crypt_cpus: bool,
+    /// `no-read-workqueue`
+    pub no_read_workqueue: bool,
+    /// `no-write-workqueue`
+    pub no_write_workqueue: bool,
+    /// Keep udev, LVM and multipath off what is inside.
+    pub private: bool,
+}
+
+/// `mount = …`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// The mount point: absolute, without `.`, `..` or double slashes.
+    pub at: PathBuf,
+    /// The filesystem type; `None`: whatever is there.
+    pub fstype: Option<String>,
+    /// Mount options, as in fstab(5).
+    pub options: Option<String>,
+}
+
+/// `[domain.NAME]`: what is to be different from the defaults for a libvirt domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DomainConfig {
+    /// libvirt's name of it.
+    pub name: String,
+    /// Whether it is wanted up.
+    pub start: Start,
+    /// Domains that must be ready first.
+    pub after: Vec<String>,
+    /// Volumes that it needs, where its XML cannot tell; `None`: the XML tells.
+    pub volumes: Option<Vec<String>>,
+    /// How long to wait until it is ready; then what waits for it starts all the same.
+    pub ready_timeout: Duration,
+    /// How long it may take to shut down; `None`: what `[host]` says.
+    pub stop_timeout: Option<Duration>,
+    /// What happens when that is over.
+    pub on_stop_timeout: OnStopTimeout,
+}
+
+impl DomainConfig {
+    /// What holds for a domain without a table.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            start: Start::Autostart,
+            after: Vec::new(),
+            volumes: None,
+            ready_timeout: Duration::from_secs(2 * 60),
+            stop_timeout: None,
+            on_stop_timeout: OnStopTimeout::Destroy,
+        }
+    }
+}
+
+/// `start = …`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// As libvirt's own autostart flag of the domain says.
+    Autostart,
+    /// `true`
+    Always,
+    /// `false`
+    Never,
+}
+
+/// `on-stop-timeout = …`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnStopTimeout {
+    /// Pull the plug.
+    Destroy,
+    /// Never pull the plug: wait until `stop-deadline`.
+    Wait,
+}

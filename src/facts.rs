@@ -1,0 +1,157 @@
+//! What the machine says right now: devices, mappings, mounts, domains, pools. Read afresh each time, never kept in a file.
+//! Plain data; [`crate::host`] fills it, [`crate::plan`] judges it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+/// A block device's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DevNum {
+    /// The driver.
+    pub major: u64,
+    /// The device of that driver.
+    pub minor: u64,
+}
+
+impl fmt::Display for DevNum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.major, self.minor)
+    }
+}
+
+/// Everything the planner needs to know of the machine.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// For each configured volume, by name.
+    pub volumes: BTreeMap<String, VolumeFacts>,
+    /// What libvirt says; `None`: it was not asked, or does not answer.
+    pub libvirt: Option<LibvirtFacts>,
+    /// Why libvirt did not answer, where it was asked.
+    pub libvirt_error: Option<String>,
+}
+
+/// A configured volume as the machine has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VolumeFacts {
+    /// The encrypted device, where it is there.
+    pub device: Option<Device>,
+    /// What has the volume's name below `/dev/mapper`.
+    pub mapping: Mapping,
+    /// What is mounted at the volume's mount point.
+    pub mount: MountState,
+}
+
+/// A block device that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// The path that the configuration's words lead to.
+    pub path: PathBuf,
+    /// Its number; `None`: a plain file (a detached header, a test).
+    pub number: Option<DevNum>,
+}
+
+/// What has a volume's name below `/dev/mapper`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Mapping {
+    /// Nothing: the volume is closed.
+    #[default]
+    None,
+    /// The volume itself: open.
+    Open(DevNum),
+    /// Something else that we never touch; the words say what it is.
+    Foreign(String),
+}
+
+/// What is mounted at a mount point.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum MountState {
+    /// Nothing.
+    #[default]
+    None,
+    /// The volume's own filesystem.
+    Ours,
+    /// Something else; the words say what it is.
+    Foreign(String),
+}
+
+/// What libvirt says.
+#[derive(Clone, Debug, Default)]
+pub struct LibvirtFacts {
+    /// All its domains.
+    pub domains: Vec<DomainFacts>,
+    /// Its storage pools: name and whether each is active.
+    pub pools: BTreeMap<String, bool>,
+}
+
+/// A libvirt domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DomainFacts {
+    /// Its name.
+    pub name: String,
+    /// Its UUID, by which it is looked up (a name can pass to another domain).
+    pub uuid: String,
+    /// What it does now.
+    pub state: DomainState,
+    /// libvirt's autostart flag.
+    pub autostart: bool,
+    /// Every path on the host that its disks and files reach, backing chains included.
+    pub sources: Vec<Source>,
+    /// Whether its XML has `<on_poweroff>restart</on_poweroff>`: it would never stop.
+    pub restarts_on_poweroff: bool,
+}
+
+/// A place on the host that a domain uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// As the XML or the image's header spells it (a pool volume: its path).
+    pub path: PathBuf,
+    /// With every symbolic link that exists now followed.
+    pub resolved: PathBuf,
+    /// The number of the block device, where it is one and there.
+    pub number: Option<DevNum>,
+    /// The pool, where the XML names one.
+    pub pool: Option<String>,
+}
+
+/// A domain's state, in virsh's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DomainState {
+    /// `running`
+    Running,
+    /// `idle`: it waits for input or output.
+    Blocked,
+    /// `paused`
+    Paused,
+    /// `in shutdown`
+    ShuttingDown,
+    /// `shut off`
+    ShutOff,
+    /// `crashed`
+    Crashed,
+    /// `pmsuspended`
+    PmSuspended,
+    /// `no state`
+    NoState,
+}
+
+impl DomainState {
+    /// Whether a process of the domain exists that holds its disks open (virDomainIsActive).
+    pub fn is_active(self) -> bool {
+        !matches!(self, Self::ShutOff | Self::Crashed)
+    }
+
+    /// virsh's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Blocked => "idle",
+            Self::Paused => "paused",
+            Self::ShuttingDown => "in shutdown",
+            Self::ShutOff => "shut off",
+            Self::Crashed => "crashed",
+            Self::PmSuspended => "pmsuspended",
+            Self::NoState => "no state",
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The machine. [`ports`] says what the rest of the program may ask of it; the other files are the real thing, one an adapter.
+//! The fake host of the tests implements the same ports. Nothing here knows of plans.
+
+pub mod child;
+pub mod devices;
+pub mod domain_xml;
+pub mod keyring;
+pub mod lock;
+pub mod ports;
+pub mod questions;
+pub mod uevents;
+pub mod units;
+pub mod volumes;
+pub mod worker;
+
+use std::sync::Arc;
+
+pub use ports::{
+    CloseError, Devices, Header, Hypervisor, HypervisorError, Key, Keyslot, MountError, Mounts, OpenError, Question,
+    QuestionError, Questions, ShutdownMode, User, Volumes,
+};
+
+/// Everything that touches the machine, in one hand.
+#[derive(Clone)]
+pub struct Host {
+    /// Block devices, mappings, mounts, who uses what.
+    pub devices: Arc<dyn Devices>,
+    /// LUKS.
+    pub volumes: Arc<dyn Volumes>,
+    /// The person.
+    pub questions: Arc<dyn Questions>,
+    /// Filesystems.
+    pub mounts: Arc<dyn Mounts>,
+    /// libvirt; `None` in the half that runs without it.
+    pub hypervisor: Option<Arc<dyn Hypervisor>>,
+}

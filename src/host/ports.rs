@@ -1,0 +1,303 @@
+//! What may be asked of the machine. Each trait's comments are the promise that the real adapter and the fake one both keep.
+//!
+//! Everything that can wait takes a [`Cancel`] and comes back soon after it is raised. Everything may be called from many
+//! threads at once.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::cancel::Cancel;
+use crate::config::{DeviceSpec, Mount, Volume};
+use crate::facts::{Device, DomainState, LibvirtFacts, Mapping, MountState, VolumeFacts};
+use crate::secret::Secret;
+
+/// Block devices, mappings and mounts as the kernel has them. Reads only.
+pub trait Devices: Send + Sync {
+    /// The device that the configuration's words lead to, if it is there now.
+    fn find(&self, spec: &DeviceSpec) -> Option<Device>;
+
+    /// What has the volume's name below `/dev/mapper`: ours only if it is crypt, lies on `device` (where that is known), and
+    /// has the LUKS UUID of the volume's header (where that can be read).
+    fn mapping(&self, volume: &Volume, device: Option<&Device>) -> Mapping;
+
+    /// What is mounted at `mount`, judged by device number: the volume's own filesystem only if it is on `mapping`.
+    fn mount_state(&self, mount: &Mount, mapping: &Mapping) -> MountState;
+
+    /// How many entries the bare directory of a mount point has; zero too where it does not exist.
+    fn entries_below(&self, at: &Path) -> usize;
+
+    /// Who keeps the open volume busy: device-mapper holders on top of it, mounts of it in every mount namespace, processes with
+    /// open files, working directories or maps on it or on its filesystem.
+    fn users(&self, volume: &Volume) -> Vec<User>;
+
+    /// Memory that can be had now without swapping, in bytes (`MemAvailable`, proc_meminfo(5)).
+    fn memory_available(&self) -> u64;
+
+    /// Waits until a block device or a mount may have come or gone, `limit` is over, or `cancel` is raised. May come back early.
+    fn wait_for_change(&self, limit: Duration, cancel: &Cancel);
+
+    /// All of a volume's facts.
+    fn volume_facts(&self, volume: &Volume) -> VolumeFacts {
+        let device = self.find(&volume.device);
+        let mapping = self.mapping(volume, device.as_ref());
+        let mount = volume
+            .mount
+            .as_ref()
+            .map(|mount| self.mount_state(mount, &mapping))
+            .unwrap_or_default();
+        VolumeFacts { device, mapping, mount }
+    }
+}
+
+/// One that keeps a volume busy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum User {
+    /// A device on top: a guest's logical volume, kpartx, …
+    Holder {
+        /// Its kernel name (`dm-7`).
+        name: String,
+        /// Its device-mapper name, where it is one (`guestvg-root`).
+        mapping: Option<String>,
+        /// Its device-mapper UUID, where it has one: `LVM-…`, `part1-…`.
+        uuid: Option<String>,
+    },
+    /// A mount of it.
+    Mounted {
+        /// Where.
+        at: PathBuf,
+        /// A process whose mount namespace has it; `None`: ours.
+        namespace_of: Option<i32>,
+    },
+    /// A process.
+    Process {
+        /// Its number.
+        pid: i32,
+        /// Its name (proc_pid_comm(5)).
+        comm: String,
+        /// What it has there: a path.
+        path: PathBuf,
+        /// How: `file`, `working directory`, `root`, `map`.
+        how: &'static str,
+        /// The machine's scope that it belongs to, where it is a guest (`machine-qemu\x2d1\x2dweb.scope`).
+        machine: Option<String>,
+    },
+}
+
+/// LUKS volumes.
+pub trait Volumes: Send + Sync {
+    /// Reads the header.
+    fn probe(&self, volume: &Volume, device: &Path, cancel: &Cancel) -> Result<Header, OpenError>;
+
+    /// Opens the volume as `/dev/mapper/NAME` with one key. Costs one derivation for each keyslot that is tried.
+    /// It is open when this returns `Ok`, and its node exists.
+    fn open(&self, volume: &Volume, device: &Path, key: &Key, cancel: &Cancel) -> Result<(), OpenError>;
+
+    /// Closes it. `Ok` too if it was closed already. Never forces, never defers.
+    fn close(&self, name: &str, cancel: &Cancel) -> Result<(), CloseError>;
+}
+
+/// What opens a volume.
+#[derive(Clone, Debug)]
+pub enum Key {
+    /// A passphrase.
+    Passphrase(Secret),
+    /// Bytes of a file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Where the key starts, in bytes.
+        offset: u64,
+        /// Its length in bytes; `None`: to the end.
+        size: Option<usize>,
+    },
+}
+
+/// What a LUKS header says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Header {
+    /// 1 or 2.
+    pub version: u8,
+    /// The LUKS UUID.
+    pub uuid: String,
+    /// The keyslots that are in use.
+    pub keyslots: Vec<Keyslot>,
+}
+
+/// A keyslot in use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Keyslot {
+    /// Its number.
+    pub number: u32,
+    /// `argon2id`, `argon2i` or `pbkdf2`.
+    pub kdf: String,
+    /// What one derivation takes, in KiB; 0 for `pbkdf2`.
+    pub memory_kib: u64,
+    /// Argon2's passes, or the iterations of PBKDF2.
+    pub cost: u64,
+    /// Threads of one derivation.
+    pub threads: u32,
+}
+
+/// Why a volume did not open. Only [`OpenError::WrongKey`] is a try.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// `EPERM`
+    #[error("no keyslot opens with this key")]
+    WrongKey,
+    /// `ENOMEM`, or the worker was killed for its memory.
+    #[error("not enough memory to derive the key: {0}")]
+    Memory(String),
+    /// `ENODEV`, `ENXIO`, `ENOENT` for the device.
+    #[error("the device is gone: {0}")]
+    DeviceGone(String),
+    /// `EBUSY`: somebody else has the device.
+    #[error("the device is in use: {0}")]
+    Busy(String),
+    /// `EEXIST`: the name is taken since we looked.
+    #[error("/dev/mapper/{0} exists already")]
+    Exists(String),
+    /// `EINVAL` on loading: no LUKS header, or a damaged one.
+    #[error("no usable LUKS header: {0}")]
+    Header(String),
+    /// The key file cannot be read.
+    #[error("the key file cannot be read: {0}")]
+    KeyFile(String),
+    /// Cancelled.
+    #[error("cancelled")]
+    Cancelled,
+    /// Over its limit, or anything else that has words.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Why a volume did not close.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CloseError {
+    /// `EBUSY`
+    #[error("still in use")]
+    Busy,
+    /// Cancelled.
+    #[error("cancelled")]
+    Cancelled,
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// The person who types passphrases.
+pub trait Questions: Send + Sync {
+    /// Puts one question and waits for its answer, as long as that takes. Leaves no question behind, however it ends.
+    fn ask(&self, question: &Question, cancel: &Cancel) -> Result<Secret, QuestionError>;
+
+    /// Passphrases that somebody typed a moment ago for the root disk (the kernel keyring's `user` key `cryptsetup`, which
+    /// systemd keeps for 150 s). Empty where there are none. Never written to.
+    fn cached(&self) -> Vec<Secret>;
+}
+
+/// A question. Its words are one line without control characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// What the person reads.
+    pub words: String,
+    /// `cryptsetup:<device path>`: by this, agents such as clevis' know what is asked for.
+    pub id: String,
+}
+
+/// Why a question has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QuestionError {
+    /// The person declined to answer (Ctrl+D at the console).
+    #[error("the question was cancelled")]
+    Declined,
+    /// Cancelled by the program.
+    #[error("cancelled")]
+    Cancelled,
+    /// It could not be put.
+    #[error("cannot ask: {0}")]
+    Failed(String),
+}
+
+/// Filesystems on open volumes.
+pub trait Mounts: Send + Sync {
+    /// Checks and mounts the open volume's filesystem. It is mounted when this returns `Ok`; the caller checks by device number.
+    fn mount(&self, volume: &Volume, mount: &Mount, cancel: &Cancel) -> Result<(), MountError>;
+
+    /// Unmounts. `Ok` too if nothing was mounted. Never forces, never detaches lazily.
+    fn unmount(&self, mount: &Mount, cancel: &Cancel) -> Result<(), MountError>;
+}
+
+/// Why a filesystem was not mounted, or not unmounted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MountError {
+    /// `EBUSY` on unmounting.
+    #[error("still in use")]
+    Busy,
+    /// fsck(8) could not repair it by itself.
+    #[error("the filesystem needs a repair that a person must decide on: {0}")]
+    NeedsRepair(String),
+    /// Cancelled.
+    #[error("cancelled")]
+    Cancelled,
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// libvirt. Every call is bounded; a daemon that restarts is reconnected to inside a call where that is safe.
+pub trait Hypervisor: Send + Sync {
+    /// Domains and pools.
+    fn facts(&self, cancel: &Cancel) -> Result<LibvirtFacts, HypervisorError>;
+
+    /// A domain's state; `None`: there is no such domain (any more). By UUID.
+    fn state(&self, uuid: &str, cancel: &Cancel) -> Result<Option<DomainState>, HypervisorError>;
+
+    /// Starts a domain. `Ok` too if it runs already.
+    fn start(&self, uuid: &str, cancel: &Cancel) -> Result<(), HypervisorError>;
+
+    /// Wakes up a paused domain, so that it can hear a request.
+    fn resume(&self, uuid: &str, cancel: &Cancel) -> Result<(), HypervisorError>;
+
+    /// Asks a domain to shut down, and does not wait for it. `Ok` too if it is off already.
+    fn request_shutdown(&self, uuid: &str, mode: ShutdownMode, cancel: &Cancel) -> Result<(), HypervisorError>;
+
+    /// Pulls a domain's plug, its disk caches flushed first where its process still listens. `Ok` too if it is off already.
+    fn destroy(&self, uuid: &str, cancel: &Cancel) -> Result<(), HypervisorError>;
+
+    /// Starts and refreshes a storage pool. `Ok` too if it is active already.
+    fn start_pool(&self, name: &str, cancel: &Cancel) -> Result<(), HypervisorError>;
+
+    /// Stops a storage pool, nothing of it is deleted. `Ok` too if it is inactive or not defined.
+    fn stop_pool(&self, name: &str, cancel: &Cancel) -> Result<(), HypervisorError>;
+}
+
+/// How a domain is asked to shut down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShutdownMode {
+    /// By its guest agent.
+    Agent,
+    /// By the power button.
+    Acpi,
+}
+
+/// Why libvirt did not do it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HypervisorError {
+    /// No daemon, or it went away in the middle, or it does not answer: may pass.
+    #[error("libvirt does not answer: {0}")]
+    Unavailable(String),
+    /// This person may not.
+    #[error("libvirt does not allow it: {0}")]
+    Denied(String),
+    /// There is no such domain or pool.
+    #[error("{0}")]
+    NotFound(String),
+    /// The agent of a domain does not answer.
+    #[error("the guest agent does not answer: {0}")]
+    NoAgent(String),
+    /// Cancelled.
+    #[error("cancelled")]
+    Cancelled,
+    /// It said no; its words.
+    #[error("{0}")]
+    Refused(String),
+}

@@ -1,0 +1,12 @@
+//! The whole of virt-unlock but its libvirt adapter, which belongs to the main program (`src/main.rs`), so that what is built
+//! from this library alone runs before libvirt and without it.
+//!
+//! Floors, top to bottom; each uses only what is below it (checked by `tests/floors.rs`):
+//! `verbs` > `report` > `engine` > `unlock` > `host` and `plan` > `graph` > `config`, and the ground: `cancel`, `facts`, `secret`.
+
+pub mod cancel;
+pub mod config;
+pub mod facts;
+pub mod graph;
+pub mod host;
+pub mod secret;
