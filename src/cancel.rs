@@ -35,6 +35,11 @@ impl Cancel {
         self.wait(Duration::ZERO)
     }
 
+    /// Whether both are the same flag.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Waits until the flag is up or `limit` is over. True: it is up.
     pub fn wait(&self, limit: Duration) -> bool {
         poll_readable(&[self.0.as_fd()], Some(limit)).is_ok_and(|ready| ready[0])

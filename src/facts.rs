@@ -155,3 +155,11 @@ impl DomainState {
         }
     }
 }
+
+impl Facts {
+    /// The UUID of each domain, by its name.
+    pub fn domain_uuids(&self) -> BTreeMap<String, String> {
+        let domains = self.libvirt.iter().flat_map(|libvirt| &libvirt.domains);
+        domains.map(|domain| (domain.name.clone(), domain.uuid.clone())).collect()
+    }
+}

@@ -6,7 +6,11 @@
 
 pub mod cancel;
 pub mod config;
+pub mod event;
 pub mod facts;
 pub mod graph;
 pub mod host;
+pub mod monitor;
+pub mod plan;
 pub mod secret;
+pub mod text;

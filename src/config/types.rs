@@ -1,5 +1,6 @@
 //! What the configuration says, after it was read and checked: every name known, every duration a number, every default filled in.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -117,6 +118,18 @@ pub enum DeviceSpec {
     Label(String),
     /// `PARTLABEL=`
     PartLabel(String),
+}
+
+impl fmt::Display for DeviceSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => write!(f, "{}", path.display()),
+            Self::Uuid(uuid) => write!(f, "UUID={uuid}"),
+            Self::PartUuid(uuid) => write!(f, "PARTUUID={uuid}"),
+            Self::Label(label) => write!(f, "LABEL={label}"),
+            Self::PartLabel(label) => write!(f, "PARTLABEL={label}"),
+        }
+    }
 }
 
 /// One way to a volume's key.

@@ -11,6 +11,7 @@ pub mod questions;
 pub mod uevents;
 pub mod units;
 pub mod volumes;
+pub mod watch;
 pub mod worker;
 
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::cancel::Cancel;
 use crate::config::{DeviceSpec, Mount, Volume};
-use crate::facts::{Device, DomainState, LibvirtFacts, Mapping, MountState, VolumeFacts};
+use crate::facts::{Device, DomainFacts, DomainState, LibvirtFacts, Mapping, MountState, VolumeFacts};
 use crate::secret::Secret;
 
 /// Block devices, mappings and mounts as the kernel has them. Reads only.
@@ -247,6 +247,9 @@ pub enum MountError {
 pub trait Hypervisor: Send + Sync {
     /// Domains and pools.
     fn facts(&self, cancel: &Cancel) -> Result<LibvirtFacts, HypervisorError>;
+
+    /// One domain, as [`Hypervisor::facts`] has it; `None`: there is no such domain (any more). By UUID.
+    fn domain(&self, uuid: &str, cancel: &Cancel) -> Result<Option<DomainFacts>, HypervisorError>;
 
     /// A domain's state; `None`: there is no such domain (any more). By UUID.
     fn state(&self, uuid: &str, cancel: &Cancel) -> Result<Option<DomainState>, HypervisorError>;

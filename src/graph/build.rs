@@ -1,0 +1,127 @@
+//! From the configuration and libvirt's domains to the graph.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::order::{self, Cycle};
+use super::placement::Placement;
+use super::{Graph, Layer, Need, Node};
+use crate::config::{Config, Volume};
+use crate::facts::{Facts, LibvirtFacts};
+
+/// The graph of everything that is ours to bring up and down: all configured volumes with their mounts and, where libvirt was
+/// asked, their pools, the domains that lie on them and the domains that the configuration names.
+///
+/// # Errors
+/// When layers need each other in a circle.
+pub fn of(config: &Config, facts: &Facts) -> Result<Graph, Cycle> {
+    let mut builder = Builder::default();
+    for volume in &config.volumes {
+        builder.add(Layer::Volume(volume.name.as_str().into()));
+        if volume.mount.is_some() {
+            builder.add(Layer::Mount(volume.name.as_str().into()));
+        }
+    }
+    for volume in &config.volumes {
+        builder.connect_volume(config, volume);
+    }
+    if let Some(libvirt) = &facts.libvirt {
+        builder.add_pools(config);
+        builder.add_domains(config, facts, libvirt);
+    }
+    order::sort(builder.nodes)
+}
+
+#[derive(Default)]
+struct Builder {
+    nodes: Vec<Node>,
+    places: HashMap<Layer, usize>,
+}
+
+impl Builder {
+    fn add(&mut self, layer: Layer) {
+        if !self.places.contains_key(&layer) {
+            self.places.insert(layer.clone(), self.nodes.len());
+            self.nodes.push(Node {
+                layer,
+                needs: Vec::new(),
+            });
+        }
+    }
+
+    fn need(&mut self, layer: &Layer, on: &Layer, kind: Need) {
+        if let (Some(place), Some(need)) = (self.places.get(layer), self.places.get(on)) {
+            self.nodes[*place].needs.push((*need, kind));
+        }
+    }
+
+    fn connect_volume(&mut self, config: &Config, volume: &Volume) {
+        let this = Layer::Volume(volume.name.as_str().into());
+        for after in volume.after.iter().filter_map(|name| config.volume(name)) {
+            // A key file or a header may lie on it, so it must be mounted too.
+            self.need(&this, &top_of(after), Need::Requires);
+        }
+        let Some(mount) = &volume.mount else { return };
+        let mounted = Layer::Mount(volume.name.as_str().into());
+        self.need(&mounted, &this, Need::Requires);
+        let above =
+            |other: &&Volume| other.name != volume.name && other.mount.as_ref().is_some_and(|m| mount.at.starts_with(&m.at));
+        for outer in config.volumes.iter().filter(above) {
+            self.need(&mounted, &Layer::Mount(outer.name.as_str().into()), Need::Requires);
+        }
+    }
+
+    fn add_pools(&mut self, config: &Config) {
+        for volume in &config.volumes {
+            for pool in &volume.pools {
+                let pool = Layer::Pool(pool.as_str().into());
+                self.add(pool.clone());
+                self.need(&pool, &top_of(volume), Need::Requires);
+            }
+        }
+    }
+
+    fn add_domains(&mut self, config: &Config, facts: &Facts, libvirt: &LibvirtFacts) {
+        let placement = Placement::new(config, &facts.volumes);
+        let placed: BTreeMap<&str, Vec<&str>> = libvirt
+            .domains
+            .iter()
+            .map(|domain| (domain.name.as_str(), placement.volumes_of(domain)))
+            .collect();
+        // The configuration's order first: it is the order that the person wrote down.
+        let named = config
+            .domains
+            .iter()
+            .map(|table| table.name.as_str())
+            .filter(|name| placed.contains_key(name));
+        let on_volumes = placed
+            .iter()
+            .filter(|(_, volumes)| !volumes.is_empty())
+            .map(|(name, _)| *name);
+        for name in named.chain(on_volumes) {
+            self.add(Layer::Domain(name.into()));
+        }
+        for (name, volumes) in &placed {
+            let this = Layer::Domain((*name).into());
+            for volume in volumes.iter().filter_map(|name| config.volume(name)) {
+                self.need(&this, &top_of(volume), Need::Requires);
+                for pool in &volume.pools {
+                    self.need(&this, &Layer::Pool(pool.as_str().into()), Need::Order);
+                }
+            }
+            for after in config.domain(name).into_iter().flat_map(|table| &table.after) {
+                self.need(&this, &Layer::Domain(after.as_str().into()), Need::Order);
+            }
+        }
+    }
+}
+
+/// What must be up before anything on the volume can be used.
+fn top_of(volume: &Volume) -> Layer {
+    let name: Arc<str> = volume.name.as_str().into();
+    if volume.mount.is_some() {
+        Layer::Mount(name)
+    } else {
+        Layer::Volume(name)
+    }
+}

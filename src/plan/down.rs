@@ -1,0 +1,82 @@
+//! The way down: the same graph, walked backwards.
+
+use super::{Action, Direction, Names, Plan, Step, UnknownName, Wait};
+use crate::facts::{Facts, Mapping, MountState};
+use crate::graph::{Graph, Layer, Need};
+
+/// What `down` has to do.
+///
+/// # Errors
+/// When a name is neither a volume nor a domain.
+pub fn down(facts: &Facts, graph: &Graph, names: &Names) -> Result<Plan, UnknownName> {
+    let nodes = graph.nodes();
+    let chosen = names.places(graph)?.map(|places| graph.with_dependents(&places));
+    let last = nodes.len().saturating_sub(1);
+    let mut steps: Vec<Step> = nodes
+        .iter()
+        .enumerate()
+        .rev()
+        .map(|(place, node)| {
+            let asked = chosen.as_ref().is_none_or(|chosen| chosen[place]);
+            let (mut action, mut reason) = judge(facts, &node.layer);
+            if action.is_work() && !asked {
+                (action, reason) = (Action::Leave, format!("{reason}; not asked for"));
+            }
+            Step {
+                layer: node.layer.clone(),
+                action,
+                reason,
+                waits_for: Vec::new(),
+            }
+        })
+        .collect();
+    // What needed this on the way up must be gone before this goes.
+    for (place, node) in nodes.iter().enumerate() {
+        for (need, kind) in &node.needs {
+            // A pool that does not stop holds nothing open: it is no reason to leave a volume open.
+            let must_succeed = *kind == Need::Requires && !matches!(node.layer, Layer::Pool(_));
+            steps[last - need].waits_for.push(Wait {
+                step: last - place,
+                must_succeed,
+            });
+        }
+    }
+    for step in &mut steps {
+        step.waits_for.sort_unstable_by_key(|wait| wait.step);
+    }
+    Ok(Plan {
+        direction: Direction::Down,
+        steps,
+    })
+}
+
+fn judge(facts: &Facts, layer: &Layer) -> (Action, String) {
+    match layer {
+        Layer::Volume(name) => match facts.volumes.get(&**name).map(|found| &found.mapping) {
+            Some(Mapping::Open(_)) => (Action::Close, "open".to_owned()),
+            Some(Mapping::Foreign(words)) => (Action::Leave, format!("not ours to close: {words}")),
+            _ => (Action::Nothing, "closed already".to_owned()),
+        },
+        Layer::Mount(name) => match facts.volumes.get(&**name).map(|found| &found.mount) {
+            Some(MountState::Ours) => (Action::Unmount, "mounted".to_owned()),
+            Some(MountState::Foreign(words)) => (Action::Leave, format!("not ours to unmount: {words}")),
+            _ => (Action::Nothing, "not mounted".to_owned()),
+        },
+        Layer::Pool(name) => match facts.libvirt.as_ref().and_then(|libvirt| libvirt.pools.get(&**name)) {
+            Some(true) => (Action::StopPool, "active".to_owned()),
+            _ => (Action::Nothing, "not active".to_owned()),
+        },
+        Layer::Domain(name) => {
+            let found = facts
+                .libvirt
+                .iter()
+                .flat_map(|libvirt| &libvirt.domains)
+                .find(|domain| *domain.name == **name);
+            match found {
+                Some(domain) if domain.state.is_active() => (Action::Stop, format!("is {}", domain.state.word())),
+                Some(domain) => (Action::Nothing, format!("is {} already", domain.state.word())),
+                None => (Action::Nothing, "libvirt has no such domain".to_owned()),
+            }
+        }
+    }
+}

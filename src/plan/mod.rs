@@ -1,0 +1,176 @@
+//! Configuration and facts in, a plan out: for every layer what is to be done and why, or why not. Pure: same input, same plan.
+
+mod down;
+mod up;
+
+use std::collections::BTreeSet;
+
+pub use down::down;
+pub use up::up;
+
+use crate::graph::{Graph, Layer};
+
+/// Which way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Open, mount, start.
+    Up,
+    /// Stop, unmount, close.
+    Down,
+}
+
+/// What is to be done with a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Open the volume.
+    Open,
+    /// Mount its filesystem.
+    Mount,
+    /// Start and refresh the pool.
+    StartPool,
+    /// Start the domain.
+    Start,
+    /// Shut the domain down.
+    Stop,
+    /// Stop the pool.
+    StopPool,
+    /// Unmount the filesystem.
+    Unmount,
+    /// Close the volume.
+    Close,
+    /// It is as it should be.
+    Nothing,
+    /// It is not asked for: not among the names, or not wanted up.
+    Leave,
+    /// It cannot be done, and nothing that needs it will be.
+    Blocked,
+}
+
+impl Action {
+    /// The word for people and for JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Mount => "mount",
+            Self::StartPool => "start pool",
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::StopPool => "stop pool",
+            Self::Unmount => "unmount",
+            Self::Close => "close",
+            Self::Nothing => "nothing",
+            Self::Leave => "leave",
+            Self::Blocked => "blocked",
+        }
+    }
+
+    /// Whether it changes anything.
+    pub fn is_work(self) -> bool {
+        !matches!(self, Self::Nothing | Self::Leave | Self::Blocked)
+    }
+}
+
+/// One layer's part of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Which layer.
+    pub layer: Layer,
+    /// What is to be done.
+    pub action: Action,
+    /// Why, in words.
+    pub reason: String,
+    /// Steps that must be through before: places in the plan. Up: what it needs. Down: what needs it.
+    pub waits_for: Vec<Wait>,
+}
+
+/// A step that another waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// Its place in the plan.
+    pub step: usize,
+    /// Whether it must have worked out. Otherwise it is only an order.
+    pub must_succeed: bool,
+}
+
+/// What to do, in an order in which it can be done one after the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Which way.
+    pub direction: Direction,
+    /// The steps.
+    pub steps: Vec<Step>,
+}
+
+impl Plan {
+    /// The steps that change something.
+    pub fn work(&self) -> impl Iterator<Item = &Step> {
+        self.steps.iter().filter(|step| step.action.is_work())
+    }
+
+    /// The step of a layer.
+    pub fn step(&self, layer: &Layer) -> Option<&Step> {
+        self.steps.iter().find(|step| &step.layer == layer)
+    }
+}
+
+/// Which layers are meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names(BTreeSet<String>);
+
+/// A name that is neither a volume nor a domain.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no volume and no guest named {name:?}; known are: {known}")]
+pub struct UnknownName {
+    /// The name.
+    pub name: String,
+    /// All the known ones.
+    pub known: String,
+}
+
+impl Names {
+    /// These names; none: everything.
+    pub fn new(names: impl IntoIterator<Item = String>) -> Self {
+        Self(names.into_iter().collect())
+    }
+
+    /// Whether everything is meant.
+    pub fn is_all(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn mean(&self, layer: &Layer) -> bool {
+        // A volume's name means its mount too; a pool has no name of its own here.
+        !matches!(layer, Layer::Pool(_)) && self.0.contains(layer.name())
+    }
+
+    /// The places that are named; `None`: everything.
+    fn places(&self, graph: &Graph) -> Result<Option<Vec<usize>>, UnknownName> {
+        if self.is_all() {
+            return Ok(None);
+        }
+        let nodes = graph.nodes();
+        if let Some(name) = self
+            .0
+            .iter()
+            .find(|name| !nodes.iter().any(|node| self.mean(&node.layer) && node.layer.name() == *name))
+        {
+            let known: BTreeSet<&str> = nodes
+                .iter()
+                .filter(|node| !matches!(node.layer, Layer::Pool(_)))
+                .map(|node| node.layer.name())
+                .collect();
+            let known = known.into_iter().collect::<Vec<_>>().join(", ");
+            return Err(UnknownName {
+                name: name.clone(),
+                known,
+            });
+        }
+        Ok(Some(
+            (0..nodes.len()).filter(|place| self.mean(&nodes[*place].layer)).collect(),
+        ))
+    }
+
+    fn names_domain(&self, name: &str) -> bool {
+        self.0.contains(name)
+    }
+}
