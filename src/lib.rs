@@ -6,6 +6,7 @@
 
 pub mod cancel;
 pub mod config;
+pub mod engine;
 pub mod event;
 pub mod facts;
 pub mod graph;
@@ -14,3 +15,4 @@ pub mod monitor;
 pub mod plan;
 pub mod secret;
 pub mod text;
+pub mod unlock;

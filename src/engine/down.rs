@@ -1,0 +1,253 @@
+//! The way down, one layer each: shut the domain down, stop the pool, unmount, close. The mirror of [`super::up`].
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::busy;
+use super::walk::Hands;
+use crate::cancel::Cancel;
+use crate::config::{Config, DomainConfig, OnStopTimeout, Volume};
+use crate::event::{Outcome, Progress};
+use crate::facts::{DomainState, Facts};
+use crate::host::{CloseError, Host, Hypervisor, HypervisorError, MountError, ShutdownMode};
+use crate::plan::{Action, Step};
+use crate::text;
+
+/// A request that a booting guest does not hear is lost: how long until it is sent again.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// How often a domain's state is read while it shuts down.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// How long something that is not a guest may keep a volume busy. Open files may go by themselves, so a little.
+const BUSY_LIMIT: Duration = Duration::from_secs(10);
+/// How long a destroyed domain may take to be gone: libvirt waits 10 s between SIGTERM and SIGKILL, and cleans up after it.
+const DESTROY_LIMIT: Duration = Duration::from_secs(30);
+
+/// Takes layers down.
+pub struct Down<'a> {
+    config: &'a Config,
+    host: &'a Host,
+    deadline: Instant,
+    uuids: BTreeMap<String, String>,
+}
+
+impl<'a> Down<'a> {
+    /// For one plan made from `facts`; the whole way must be through at `deadline`.
+    pub fn new(config: &'a Config, host: &'a Host, deadline: Instant, facts: &Facts) -> Self {
+        Self {
+            config,
+            host,
+            deadline,
+            uuids: facts.domain_uuids(),
+        }
+    }
+
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    fn stop(&self, name: &str, hypervisor: &dyn Hypervisor, progress: Progress<'_>, cancel: &Cancel) -> Outcome {
+        let Some(uuid) = self.uuids.get(name) else {
+            return Outcome::Already("libvirt has no such domain".to_owned());
+        };
+        let table = self.config.domain(name).cloned().unwrap_or_else(|| DomainConfig::new(name));
+        let limit = table.stop_timeout.unwrap_or(self.config.host.stop_timeout).min(self.left());
+        let patience = if table.on_stop_timeout == OnStopTimeout::Wait {
+            self.left()
+        } else {
+            limit
+        };
+        let since = Instant::now();
+        match shut_down(hypervisor, uuid, since, limit, patience, progress, cancel) {
+            Ok(true) => return Outcome::Done(format!("shut down after {}", text::duration(rounded(since.elapsed())))),
+            Ok(false) => {}
+            Err(HypervisorError::Cancelled) => return Outcome::Cancelled,
+            Err(error) => return Outcome::Failed(format!("{error}; it may still be running: its volumes stay open")),
+        }
+        let asked = text::duration(rounded(since.elapsed()));
+        if table.on_stop_timeout == OnStopTimeout::Wait {
+            return Outcome::Failed(format!(
+                "still runs after {asked}, when stop-deadline ended; not destroyed, because on-stop-timeout = \"wait\"; its volumes stay open"
+            ));
+        }
+        progress.warning(format!("did not shut down within {asked} (stop-timeout): its plug is pulled"));
+        match destroy(hypervisor, uuid, cancel) {
+            Ok(true) => Outcome::Done(format!("destroyed: it did not shut down within {asked}")),
+            Ok(false) => Outcome::Failed("did not end when it was destroyed; its volumes stay open".to_owned()),
+            Err(HypervisorError::Cancelled) => Outcome::Cancelled,
+            Err(error) => Outcome::Failed(format!("cannot be destroyed: {error}; its volumes stay open")),
+        }
+    }
+
+    fn stop_pool(name: &str, hypervisor: &dyn Hypervisor, cancel: &Cancel) -> Outcome {
+        match hypervisor.stop_pool(name, cancel) {
+            Ok(()) => Outcome::Done("stopped".to_owned()),
+            Err(HypervisorError::Cancelled) => Outcome::Cancelled,
+            Err(error) => Outcome::Failed(error.to_string()),
+        }
+    }
+
+    fn unmount(&self, volume: &Volume, progress: Progress<'_>, cancel: &Cancel) -> Outcome {
+        let Some(mount) = &volume.mount else {
+            return Outcome::Already("has no mount".to_owned());
+        };
+        progress.working("unmounting");
+        self.once_free(
+            volume,
+            progress,
+            cancel,
+            &format!("umount {}", mount.at.display()),
+            || match self.host.mounts.unmount(mount, cancel) {
+                Ok(()) => Some(Outcome::Done(format!("unmounted from {}", mount.at.display()))),
+                Err(MountError::Busy) => None,
+                Err(MountError::Cancelled) => Some(Outcome::Cancelled),
+                Err(error) => Some(Outcome::Failed(error.to_string())),
+            },
+        )
+    }
+
+    fn close(&self, volume: &Volume, progress: Progress<'_>, cancel: &Cancel) -> Outcome {
+        progress.working("closing");
+        self.once_free(
+            volume,
+            progress,
+            cancel,
+            &format!("cryptsetup close {}", volume.name),
+            || match self.host.volumes.close(&volume.name, cancel) {
+                Ok(()) => Some(Outcome::Done("closed".to_owned())),
+                Err(CloseError::Busy) => None,
+                Err(CloseError::Cancelled) => Some(Outcome::Cancelled),
+                Err(error) => Some(Outcome::Failed(format!("cannot be closed: {error}"))),
+            },
+        )
+    }
+
+    /// Tries until it is not busy any more: while a guest uses it, as long as the whole way may take; otherwise a little.
+    fn once_free(
+        &self,
+        volume: &Volume,
+        progress: Progress<'_>,
+        cancel: &Cancel,
+        by_hand: &str,
+        attempt: impl Fn() -> Option<Outcome>,
+    ) -> Outcome {
+        let mut busy_since: Option<Instant> = None;
+        let mut said = String::new();
+        loop {
+            if let Some(outcome) = attempt() {
+                return outcome;
+            }
+            let users = self.host.devices.users(volume);
+            let guests = busy::guests(&users);
+            let words = if guests.is_empty() {
+                busy::explain(&users, by_hand)
+            } else {
+                busy::waiting_for_guests(&guests)
+            };
+            let since = if guests.is_empty() {
+                *busy_since.get_or_insert_with(Instant::now)
+            } else {
+                Instant::now()
+            };
+            let hopeless = guests.is_empty() && busy::is_held_from_above(&users);
+            if hopeless || since.elapsed() >= BUSY_LIMIT || self.left().is_zero() {
+                return Outcome::Failed(format!("is still in use and stays open: {words}"));
+            }
+            if words != said {
+                progress.waiting(words.clone());
+                said = words;
+            }
+            if cancel.wait(LOOK_AGAIN) {
+                return Outcome::Cancelled;
+            }
+        }
+    }
+}
+
+impl Hands for Down<'_> {
+    fn perform(&self, step: &Step, progress: Progress<'_>, cancel: &Cancel) -> Outcome {
+        let name = step.layer.name();
+        let volume = self.config.volume(name);
+        match (step.action, self.host.hypervisor.as_deref(), volume) {
+            (Action::Stop, Some(hypervisor), _) => self.stop(name, hypervisor, progress, cancel),
+            (Action::StopPool, Some(hypervisor), _) => Self::stop_pool(name, hypervisor, cancel),
+            (Action::Unmount, _, Some(volume)) => self.unmount(volume, progress, cancel),
+            (Action::Close, _, Some(volume)) => self.close(volume, progress, cancel),
+            (action, _, _) => Outcome::Failed(format!("{} is not a step of the way down", action.word())),
+        }
+    }
+}
+
+/// Asks until the domain is off. False: it still runs when `patience` is over.
+fn shut_down(
+    hypervisor: &dyn Hypervisor,
+    uuid: &str,
+    since: Instant,
+    limit: Duration,
+    patience: Duration,
+    progress: Progress<'_>,
+    cancel: &Cancel,
+) -> Result<bool, HypervisorError> {
+    let mut requests = 0;
+    let mut next_request = since;
+    progress.waiting(format!("asked to shut down; it may take {}", text::duration(limit)));
+    loop {
+        // A daemon that restarts loses no guest: what cannot be read now is read again.
+        let state = match hypervisor.state(uuid, cancel) {
+            Err(HypervisorError::Unavailable(_)) if since.elapsed() < patience => Some(DomainState::NoState),
+            state => state?,
+        };
+        if !state.is_some_and(DomainState::is_active) {
+            return Ok(true);
+        }
+        if since.elapsed() >= patience {
+            return Ok(false);
+        }
+        if Instant::now() >= next_request {
+            requests += 1;
+            next_request = Instant::now() + ASK_AGAIN;
+            if matches!(state, Some(DomainState::Paused | DomainState::PmSuspended)) {
+                progress.note("is paused: resumed, so that it can hear the request");
+                tolerate(hypervisor.resume(uuid, cancel))?;
+            }
+            // The button first: every guest has one. A guest that does not hear it may have an agent that does.
+            let mode = if requests % 3 == 0 {
+                ShutdownMode::Agent
+            } else {
+                ShutdownMode::Acpi
+            };
+            tolerate(hypervisor.request_shutdown(uuid, mode, cancel))?;
+        }
+        if cancel.wait(LOOK_AGAIN) {
+            return Err(HypervisorError::Cancelled);
+        }
+    }
+}
+
+/// Only a cancelled request ends the asking; one that failed is sent again.
+fn tolerate(result: Result<(), HypervisorError>) -> Result<(), HypervisorError> {
+    match result {
+        Err(HypervisorError::Cancelled) => Err(HypervisorError::Cancelled),
+        _ => Ok(()),
+    }
+}
+
+/// False: it still runs after [`DESTROY_LIMIT`].
+fn destroy(hypervisor: &dyn Hypervisor, uuid: &str, cancel: &Cancel) -> Result<bool, HypervisorError> {
+    let since = Instant::now();
+    loop {
+        let asked = hypervisor.destroy(uuid, cancel);
+        if matches!(hypervisor.state(uuid, cancel), Ok(state) if !state.is_some_and(DomainState::is_active)) {
+            return Ok(true);
+        }
+        if since.elapsed() >= DESTROY_LIMIT {
+            return asked.map(|()| false);
+        }
+        if cancel.wait(LOOK_AGAIN) {
+            return Err(HypervisorError::Cancelled);
+        }
+    }
+}
+
+fn rounded(duration: Duration) -> Duration {
+    Duration::from_secs_f64(duration.as_secs_f64().round())
+}

@@ -1,0 +1,9 @@
+//! Walks a plan, both ways: independent branches side by side, a failure kept inside its own branch, and an end at any point
+//! when it is cancelled. [`walk`] knows the order and nothing of the machine; [`up`] and [`down`] do one layer each.
+
+mod busy;
+pub mod down;
+pub mod up;
+mod walk;
+
+pub use walk::{Hands, Summary, walk};

@@ -1,0 +1,230 @@
+//! The way up, one layer each: open, mount, start the pool, start the domain. The way back is in [`super::down`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::walk::Hands;
+use crate::cancel::Cancel;
+use crate::config::{Config, Volume};
+use crate::event::{Outcome, Progress};
+use crate::facts::{DomainFacts, Facts, Mapping, MountState, VolumeFacts};
+use crate::graph::{Layer, Placement};
+use crate::host::watch::{self, Watch};
+use crate::host::{Host, Hypervisor, HypervisorError, MountError};
+use crate::monitor::Ended;
+use crate::plan::{Action, Plan, Step};
+use crate::text;
+use crate::unlock::Unlocker;
+
+/// How long a start is tried while libvirt does not answer: a daemon that restarts is back by then.
+const LIBVIRT_LIMIT: Duration = Duration::from_secs(120);
+/// The pause between two such tries.
+const LIBVIRT_PAUSE: Duration = Duration::from_secs(2);
+/// How long a domain waits for a volume that only its image's backing chain named, once everything else is there.
+const LATE_VOLUME_LIMIT: Duration = Duration::from_secs(300);
+
+/// Who opens the volumes.
+pub enum Opening {
+    /// This run does: it asks, opens and mounts.
+    Here(Box<Unlocker>),
+    /// Somebody else does, at any time; this run waits for it.
+    Elsewhere,
+}
+
+/// Brings layers up.
+pub struct Up<'a> {
+    config: &'a Config,
+    host: &'a Host,
+    watch: &'a Watch,
+    opening: Opening,
+    ranks: BTreeMap<Layer, usize>,
+    uuids: BTreeMap<String, String>,
+}
+
+impl<'a> Up<'a> {
+    /// For one plan made from `facts`.
+    pub fn new(config: &'a Config, host: &'a Host, watch: &'a Watch, opening: Opening, plan: &Plan, facts: &Facts) -> Self {
+        let ranks = plan
+            .steps
+            .iter()
+            .enumerate()
+            .map(|(rank, step)| (step.layer.clone(), rank))
+            .collect();
+        Self {
+            config,
+            host,
+            watch,
+            opening,
+            ranks,
+            uuids: facts.domain_uuids(),
+        }
+    }
+
+    fn open(&self, volume: &Volume, step: &Step, progress: Progress<'_>, cancel: &Cancel) -> Outcome {
+        match &self.opening {
+            Opening::Here(unlocker) => {
+                let rank = self.ranks.get(&step.layer).copied().unwrap_or(usize::MAX);
+                unlocker.unlock(volume, rank, self.watch, progress, cancel)
+            }
+            Opening::Elsewhere => {
+                progress.waiting("waiting until it is opened");
+                self.await_volume(
+                    volume,
+                    None,
+                    cancel,
+                    |facts| matches!(facts.mapping, Mapping::Open(_)),
+                    "open",
+                )
+            }
+        }
+    }
+
+    fn mount(&self, volume: &Volume, progress: Progress<'_>, cancel: &Cancel) -> Outcome {
+        let Some(mount) = &volume.mount else {
+            return Outcome::Already("has no mount".to_owned());
+        };
+        if matches!(self.opening, Opening::Elsewhere) {
+            progress.waiting("waiting until it is mounted");
+            return self.await_volume(volume, None, cancel, |facts| facts.mount == MountState::Ours, "mounted");
+        }
+        let at = mount.at.display();
+        let hidden = self.host.devices.entries_below(&mount.at);
+        if hidden > 0 {
+            let files = if hidden == 1 {
+                "1 file or folder".to_owned()
+            } else {
+                format!("{hidden} files and folders")
+            };
+            progress.warning(format!(
+                "{files} in {at} lie on the disk below, unencrypted, and are hidden by the mount: move or delete them while it is not mounted"
+            ));
+        }
+        progress.working("checking the filesystem and mounting it");
+        match self.host.mounts.mount(volume, mount, cancel) {
+            Ok(()) => {}
+            Err(MountError::Cancelled) => return Outcome::Cancelled,
+            Err(error) => return Outcome::Failed(error.to_string()),
+        }
+        match self.host.devices.volume_facts(volume).mount {
+            MountState::Ours => Outcome::Done(format!("mounted at {at}")),
+            MountState::None => Outcome::Failed(format!("systemd mounted it at {at}, but nothing is mounted there now")),
+            MountState::Foreign(words) => Outcome::Failed(words),
+        }
+    }
+
+    fn start_pool(&self, name: &str, hypervisor: &dyn Hypervisor, progress: Progress<'_>, cancel: &Cancel) -> Outcome {
+        progress.working("starting and reading its volumes");
+        match patiently(progress, cancel, || hypervisor.start_pool(name, cancel)) {
+            Ok(()) => Outcome::Done("started".to_owned()),
+            Err(HypervisorError::Cancelled) => Outcome::Cancelled,
+            Err(error) => Outcome::Failed(error.to_string()),
+        }
+    }
+
+    fn start(&self, name: &str, hypervisor: &dyn Hypervisor, progress: Progress<'_>, cancel: &Cancel) -> Outcome {
+        let Some(uuid) = self.uuids.get(name) else {
+            return Outcome::Failed("libvirt has no such domain".to_owned());
+        };
+        // Read again: its definition may have changed while it waited, and a backing chain can be read only once it is mounted.
+        let found = match patiently(progress, cancel, || hypervisor.domain(uuid, cancel)) {
+            Ok(Some(found)) => found,
+            Ok(None) => return Outcome::Failed("libvirt has no such domain any more".to_owned()),
+            Err(HypervisorError::Cancelled) => return Outcome::Cancelled,
+            Err(error) => return Outcome::Failed(error.to_string()),
+        };
+        if let Err(outcome) = self.await_disks(&found, progress, cancel) {
+            return outcome;
+        }
+        progress.working("starting");
+        match patiently(progress, cancel, || hypervisor.start(uuid, cancel)) {
+            Ok(()) => Outcome::Done("started".to_owned()),
+            Err(HypervisorError::Cancelled) => Outcome::Cancelled,
+            Err(error) => Outcome::Failed(format!("{error}; `virsh start {name}` tries again")),
+        }
+    }
+
+    /// The last look before a domain starts: every volume that it needs is open, and mounted by device number. Nothing of a
+    /// guest may ever be written into an empty mount point.
+    fn await_disks(&self, found: &DomainFacts, progress: Progress<'_>, cancel: &Cancel) -> Result<(), Outcome> {
+        let facts = watch::read(self.config, self.host.devices.as_ref());
+        for name in Placement::new(self.config, &facts).volumes_of(found) {
+            let Some(volume) = self.config.volume(name) else { continue };
+            if facts.get(name).is_some_and(|facts| is_ready(volume, facts)) {
+                continue;
+            }
+            progress.waiting(format!("waiting for volume {name}, which its disk lies on"));
+            let limit = matches!(self.opening, Opening::Here(_)).then_some(LATE_VOLUME_LIMIT);
+            match self.await_volume(volume, limit, cancel, |facts| is_ready(volume, facts), "ready") {
+                Outcome::Done(_) => {}
+                outcome => return Err(outcome),
+            }
+        }
+        Ok(())
+    }
+
+    fn await_volume(
+        &self,
+        volume: &Volume,
+        limit: Option<Duration>,
+        cancel: &Cancel,
+        ready: impl Fn(&VolumeFacts) -> bool,
+        done: &str,
+    ) -> Outcome {
+        match self
+            .watch
+            .wait(&volume.name, limit, cancel, |facts| ready(facts).then_some(()))
+        {
+            Ok(()) => Outcome::Done(done.to_owned()),
+            Err(Ended::Cancelled) => Outcome::Cancelled,
+            Err(Ended::TimedOut) => Outcome::Failed(format!(
+                "volume {} is not {done}; `virt-unlock up {}` opens it",
+                volume.name, volume.name
+            )),
+        }
+    }
+}
+
+impl Hands for Up<'_> {
+    fn perform(&self, step: &Step, progress: Progress<'_>, cancel: &Cancel) -> Outcome {
+        let name = step.layer.name();
+        let volume = || self.config.volume(name);
+        match (step.action, self.host.hypervisor.as_deref()) {
+            (Action::Open, _) => match volume() {
+                Some(volume) => self.open(volume, step, progress, cancel),
+                None => Outcome::Failed("is not configured".to_owned()),
+            },
+            (Action::Mount, _) => match volume() {
+                Some(volume) => self.mount(volume, progress, cancel),
+                None => Outcome::Failed("is not configured".to_owned()),
+            },
+            (Action::StartPool, Some(hypervisor)) => self.start_pool(name, hypervisor, progress, cancel),
+            (Action::Start, Some(hypervisor)) => self.start(name, hypervisor, progress, cancel),
+            (action, _) => Outcome::Failed(format!("{} is not a step of the way up", action.word())),
+        }
+    }
+}
+
+fn is_ready(volume: &Volume, facts: &VolumeFacts) -> bool {
+    matches!(facts.mapping, Mapping::Open(_)) && (volume.mount.is_none() || facts.mount == MountState::Ours)
+}
+
+/// Repeats a call while libvirt does not answer, within [`LIBVIRT_LIMIT`].
+fn patiently<T>(
+    progress: Progress<'_>,
+    cancel: &Cancel,
+    mut call: impl FnMut() -> Result<T, HypervisorError>,
+) -> Result<T, HypervisorError> {
+    let since = std::time::Instant::now();
+    loop {
+        match call() {
+            Err(error @ HypervisorError::Unavailable(_)) if since.elapsed() < LIBVIRT_LIMIT => {
+                let left = text::duration(Duration::from_secs(LIBVIRT_LIMIT.saturating_sub(since.elapsed()).as_secs()));
+                progress.waiting(format!("{error}; trying again for {left}"));
+                if cancel.wait(LIBVIRT_PAUSE) {
+                    return Err(HypervisorError::Cancelled);
+                }
+            }
+            result => return result,
+        }
+    }
+}

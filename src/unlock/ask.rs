@@ -1,0 +1,178 @@
+//! The way by passphrase: what is known already, then questions until one opens the volume or its tries are used up.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant};
+
+use super::Unlocker;
+use super::group::{Group, Lead, Next};
+use super::volume::OnTheWay;
+use super::words;
+use crate::config::Volume;
+use crate::event::Outcome;
+use crate::host::{Key, OpenError, Question, QuestionError};
+use crate::secret::Secret;
+
+/// Nobody types a passphrase this fast: an answer that comes sooner is a machine's, and a wrong one costs a person no try.
+const MACHINE: Duration = Duration::from_millis(300);
+/// The pause after a machine's wrong answer grows from the first to the last of these: it would answer the next question at once.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+
+/// What asking came to.
+pub(super) enum Asked {
+    /// The volume is through.
+    Through(Outcome),
+    /// This way is used up; the words say why.
+    GivenUp(String),
+}
+
+/// What is remembered between the questions for one volume.
+struct Tries {
+    used: u32,
+    last: Option<String>,
+    pause: Duration,
+    /// Answers that opened nothing, as keyed hashes: enough to know one again, useless to everybody else.
+    wrong: Vec<u64>,
+    hasher: RandomState,
+}
+
+impl Unlocker {
+    pub(super) fn ask_and_open(&self, way: &OnTheWay<'_>) -> Asked {
+        let mut tries = Tries {
+            used: 0,
+            last: None,
+            pause: PAUSE.0,
+            wrong: Vec::new(),
+            hasher: RandomState::new(),
+        };
+        for secret in self.host.questions.cached() {
+            tries.remember(&secret);
+            if let Some(asked) = self.offer(way, secret, "opened by the passphrase of the root disk", None) {
+                return asked;
+            }
+        }
+        let group = self.group_of(way.volume);
+        let mut seen = 0;
+        loop {
+            let _lead: Option<Lead<'_>> = match group.map(|group| group.next(&mut seen, way.cancel)) {
+                None => None,
+                Some(Err(_)) => return Asked::Through(Outcome::Cancelled),
+                Some(Ok(Next::Ask(lead))) => Some(lead),
+                Some(Ok(Next::Try(secret))) => {
+                    tries.remember(&secret);
+                    match self.offer(way, secret, "opened by the passphrase of its group", None) {
+                        Some(asked) => return asked,
+                        None => continue,
+                    }
+                }
+            };
+            loop {
+                let (answer, took) = match self.ask(way, &tries, group) {
+                    Ok(answered) => answered,
+                    Err(asked) => return asked,
+                };
+                let known = tries.remember(&answer);
+                let proof = group.map(|group| (group, &mut seen));
+                let tried = if known {
+                    None
+                } else {
+                    self.offer(way, answer, "opened", proof)
+                };
+                if let Some(asked) = tried {
+                    return asked;
+                }
+                if let Some(asked) = tries.count(way, known, took) {
+                    return asked;
+                }
+            }
+        }
+    }
+
+    /// Waits for the turn and puts one question; the answer, and how fast it came.
+    fn ask(&self, way: &OnTheWay<'_>, tries: &Tries, group: Option<&Group>) -> Result<(Secret, Duration), Asked> {
+        let volume = way.volume;
+        way.progress.waiting("waiting until its question can be asked");
+        let Ok(_turn) = self.turn.take(way.rank, way.cancel) else {
+            return Err(Asked::Through(Outcome::Cancelled));
+        };
+        let guests = self.waiting_guests.get(&volume.name).map(Vec::as_slice).unwrap_or_default();
+        let others = group.map_or(0, Group::others);
+        let words = words::question(volume, guests, others, tries.used + 1, tries.last.as_deref());
+        way.progress.asking(words.clone());
+        let question = Question {
+            words,
+            id: format!("cryptsetup:{}", way.device.display()),
+        };
+        let since = Instant::now();
+        match self.host.questions.ask(&question, way.cancel) {
+            Ok(answer) => Ok((answer, since.elapsed())),
+            Err(QuestionError::Cancelled) => Err(Asked::Through(Outcome::Cancelled)),
+            Err(error) => Err(Asked::GivenUp(error.to_string())),
+        }
+    }
+
+    /// Tries one passphrase. `None`: it is not this volume's.
+    fn offer(&self, way: &OnTheWay<'_>, secret: Secret, done: &str, proof: Option<(&Group, &mut usize)>) -> Option<Asked> {
+        let key = Key::Passphrase(secret);
+        let result = self.open(way, &key);
+        if result == Err(OpenError::WrongKey) {
+            return None;
+        }
+        if let (Ok(()), Some((group, seen)), Key::Passphrase(secret)) = (&result, proof, key) {
+            group.proven(secret, seen);
+        }
+        Some(Asked::Through(self.outcome(way, result, done)))
+    }
+
+    pub(super) fn group_of(&self, volume: &Volume) -> Option<&Group> {
+        self.groups.get(volume.passphrase_group.as_ref()?)
+    }
+}
+
+impl Tries {
+    /// Whether this one was wrong before.
+    fn remember(&mut self, secret: &Secret) -> bool {
+        let hash = self.hasher.hash_one(secret.expose());
+        let known = self.wrong.contains(&hash);
+        if !known {
+            self.wrong.push(hash);
+        }
+        known
+    }
+
+    /// Counts a wrong answer, and says so when it was the last that is allowed.
+    fn count(&mut self, way: &OnTheWay<'_>, known: bool, took: Duration) -> Option<Asked> {
+        if known || took < MACHINE {
+            let why = if known {
+                "the same passphrase as before"
+            } else {
+                "a wrong passphrase at once, by a program"
+            };
+            way.progress.note(format!(
+                "{why}; it does not count, the question comes back in {} s",
+                self.pause.as_secs()
+            ));
+            self.last = Some(
+                if known {
+                    "that one was tried before"
+                } else {
+                    "a program's answer was wrong"
+                }
+                .to_owned(),
+            );
+            if way.cancel.wait(self.pause) {
+                return Some(Asked::Through(Outcome::Cancelled));
+            }
+            self.pause = (self.pause * 2).min(PAUSE.1);
+            return None;
+        }
+        self.used += 1;
+        self.last = Some("the last one was wrong".to_owned());
+        let limit = way.volume.tries;
+        way.progress.note(format!(
+            "wrong passphrase, try {}{}",
+            self.used,
+            if limit > 0 { format!(" of {limit}") } else { String::new() }
+        ));
+        (limit > 0 && self.used >= limit).then(|| Asked::GivenUp(format!("given up after {limit} wrong passphrases")))
+    }
+}

@@ -1,0 +1,223 @@
+//! The story of one volume: device, header, ways to a key.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::Unlocker;
+use super::ask::Asked;
+use super::gate::{Refused, memory_of};
+use crate::cancel::Cancel;
+use crate::config::{Unlock, Volume};
+use crate::event::{Outcome, Progress};
+use crate::facts::Mapping;
+use crate::host::watch::Watch;
+use crate::host::{Header, Key, OpenError};
+use crate::monitor::Ended;
+use crate::text;
+
+/// A device that is not there this long after its turn came does not hold logins any more: it may be gone for good.
+const DEVICE_GRACE: Duration = Duration::from_secs(10);
+
+/// Whether somebody may be asked for this volume's key.
+pub(super) fn is_asked_for(volume: &Volume) -> bool {
+    volume.unlock.contains(&Unlock::Passphrase)
+}
+
+/// A volume on its way, with all that its steps need.
+pub(super) struct OnTheWay<'a> {
+    pub volume: &'a Volume,
+    pub device: &'a Path,
+    pub header: &'a Header,
+    pub rank: usize,
+    pub progress: Progress<'a>,
+    pub cancel: &'a Cancel,
+}
+
+impl Unlocker {
+    /// Opens one volume, whatever that takes. `rank`: its place in the order of the questions.
+    pub fn unlock(&self, volume: &Volume, rank: usize, watch: &Watch, progress: Progress<'_>, cancel: &Cancel) -> Outcome {
+        let mut unanswered = Unanswered::new(self, volume);
+        let outcome = self.unlock_inner(volume, rank, watch, progress, cancel, &mut unanswered);
+        if let Some(group) = self.group_of(volume) {
+            group.member_is_through();
+        }
+        outcome
+    }
+
+    fn unlock_inner(
+        &self,
+        volume: &Volume,
+        rank: usize,
+        watch: &Watch,
+        progress: Progress<'_>,
+        cancel: &Cancel,
+        unanswered: &mut Unanswered<'_>,
+    ) -> Outcome {
+        let device = match await_device(volume, watch, progress, cancel, unanswered) {
+            Ok(device) => device,
+            Err(outcome) => return outcome,
+        };
+        let header = match self.host.volumes.probe(volume, &device, cancel) {
+            Ok(header) => header,
+            Err(OpenError::Cancelled) => return Outcome::Cancelled,
+            Err(error) => return Outcome::Failed(header_words(volume, &device, &error)),
+        };
+        let way = OnTheWay {
+            volume,
+            device: &device,
+            header: &header,
+            rank,
+            progress,
+            cancel,
+        };
+        let mut tried: Vec<String> = Vec::new();
+        for unlock in &volume.unlock {
+            let outcome = match unlock {
+                Unlock::Passphrase => match self.ask_and_open(&way) {
+                    Asked::Through(outcome) => outcome,
+                    Asked::GivenUp(words) => {
+                        tried.push(words);
+                        continue;
+                    }
+                },
+                Unlock::KeyFile { path, offset, size } => {
+                    let key = Key::File {
+                        path: path.clone(),
+                        offset: *offset,
+                        size: *size,
+                    };
+                    match self.open(&way, &key) {
+                        Err(error @ (OpenError::WrongKey | OpenError::KeyFile(_))) => {
+                            let words = format!("key file {}: {error}", path.display());
+                            progress.warning(words.clone());
+                            tried.push(words);
+                            continue;
+                        }
+                        result => self.outcome(&way, result, &format!("opened by key file {}", path.display())),
+                    }
+                }
+            };
+            return outcome;
+        }
+        Outcome::Failed(format!("{}; `virt-unlock up {}` tries again", tried.join("; "), volume.name))
+    }
+
+    /// One key, one derivation, as soon as there is memory for it.
+    pub(super) fn open(&self, way: &OnTheWay<'_>, key: &Key) -> Result<(), OpenError> {
+        let _pass = match self.gate.enter(memory_of(way.header), way.cancel) {
+            Ok(pass) => pass,
+            Err(Refused::Cancelled) => return Err(OpenError::Cancelled),
+            Err(Refused::TooLittle { needed, free }) => {
+                let (needed, free) = (text::bytes(needed), text::bytes(free));
+                return Err(OpenError::Memory(format!("its keyslot takes {needed}, and {free} are free")));
+            }
+        };
+        way.progress.working("deriving the key");
+        self.host.volumes.open(way.volume, way.device, key, way.cancel)
+    }
+
+    /// What a way that cannot be tried again came to.
+    pub(super) fn outcome(&self, way: &OnTheWay<'_>, result: Result<(), OpenError>, done: &str) -> Outcome {
+        let name = &way.volume.name;
+        match result {
+            Ok(()) => Outcome::Done(done.to_owned()),
+            Err(OpenError::Cancelled) => Outcome::Cancelled,
+            // Somebody was faster, with `cryptsetup open` by hand.
+            Err(OpenError::Exists(_) | OpenError::Busy(_)) if self.is_open_now(way.volume) => {
+                Outcome::Already("open already".to_owned())
+            }
+            Err(error @ OpenError::Busy(_)) => Outcome::Failed(format!(
+                "{error}; `lsblk {}` shows by what (is it open under another name?)",
+                way.device.display()
+            )),
+            Err(error @ OpenError::Memory(_)) => Outcome::Failed(format!(
+                "{error}; free some, then `virt-unlock up {name}` (no try was used up)"
+            )),
+            Err(error @ OpenError::Header(_)) => Outcome::Failed(header_words(way.volume, way.device, &error)),
+            Err(error) => Outcome::Failed(error.to_string()),
+        }
+    }
+
+    fn is_open_now(&self, volume: &Volume) -> bool {
+        matches!(self.host.devices.volume_facts(volume).mapping, Mapping::Open(_))
+    }
+}
+
+fn await_device(
+    volume: &Volume,
+    watch: &Watch,
+    progress: Progress<'_>,
+    cancel: &Cancel,
+    unanswered: &mut Unanswered<'_>,
+) -> Result<PathBuf, Outcome> {
+    let look = |limit| {
+        watch.wait(&volume.name, Some(limit), cancel, |facts| {
+            match (&facts.mapping, &facts.device) {
+                (Mapping::Open(_), _) => Some(Err(Outcome::Already("open already".to_owned()))),
+                (Mapping::Foreign(words), _) => Some(Err(Outcome::Failed(words.clone()))),
+                (Mapping::None, Some(device)) => Some(Ok(device.path.clone())),
+                (Mapping::None, None) => None,
+            }
+        })
+    };
+    let mut found = look(Duration::ZERO);
+    if found == Err(Ended::TimedOut) {
+        let limit = text::duration(volume.device_timeout);
+        progress.waiting(format!(
+            "its device {} is not there; waiting up to {limit} for it",
+            volume.device
+        ));
+        found = look(volume.device_timeout.min(DEVICE_GRACE));
+    }
+    if found == Err(Ended::TimedOut) && volume.device_timeout > DEVICE_GRACE {
+        unanswered.settle();
+        found = look(volume.device_timeout - DEVICE_GRACE);
+    }
+    match found {
+        Ok(device) => device,
+        Err(Ended::Cancelled) => Err(Outcome::Cancelled),
+        Err(Ended::TimedOut) => Err(Outcome::Failed(format!(
+            "its device {} did not appear within {}; attach or activate it, then `virt-unlock up {}`",
+            volume.device,
+            text::duration(volume.device_timeout),
+            volume.name
+        ))),
+    }
+}
+
+fn header_words(volume: &Volume, device: &Path, error: &OpenError) -> String {
+    let place = volume.header.as_deref().unwrap_or(device).display();
+    match error {
+        OpenError::Header(_) => {
+            format!("{error}; `cryptsetup luksDump {place}` shows more, `cryptsetup repair` or a header backup may help")
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// Counts a volume among those that still may need an answer, until it is through.
+struct Unanswered<'a> {
+    unlocker: &'a Unlocker,
+    counts: bool,
+}
+
+impl<'a> Unanswered<'a> {
+    fn new(unlocker: &'a Unlocker, volume: &Volume) -> Self {
+        Self {
+            unlocker,
+            counts: is_asked_for(volume),
+        }
+    }
+
+    fn settle(&mut self) {
+        if std::mem::take(&mut self.counts) {
+            self.unlocker.unanswered.update(|count| *count = count.saturating_sub(1));
+        }
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
