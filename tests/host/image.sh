@@ -1,0 +1,106 @@
+#!/bin/bash
+# Builds the host that the boot tests and the demo run on, and prints the folder it lies in:
+#   vmlinuz, initrd   for direct kernel boot        root.img   the host's disk (raw, /dev/vda)
+#   data.img          LVM with encrypted volumes and their guests (raw, /dev/vdb)
+# Both disks are only ever read afterwards: every boot writes to overlays of its own. What is there already is kept; it is
+# made again when this script, a file under image/ or the suite changes. Needs root and the packages in ./packages.
+set -euo pipefail
+cd "$(dirname "$0")"
+suite=${SUITE:-trixie}
+mirror=${MIRROR:-http://deb.debian.org/debian}
+store=$(realpath ../..)/target/host
+mkdir -p "$store"
+exec 9>"$store/lock" 3>&1 1>&2
+flock 9
+
+key_of() { { printf '%s\n' "$suite"; find "$@" -type f -print0 | sort -z | xargs -0 sha256sum; } | sha256sum | cut -c1-12; }
+say() { printf '%6.1f s  %s\n' "$(bc_seconds)" "$*"; }
+bc_seconds() { local now=${EPOCHREALTIME/[.,]/}; awk -v d=$((now - begun)) 'BEGIN { print d / 1e6 }'; }
+begun=${EPOCHREALTIME/[.,]/}
+
+base=$store/$suite-base-$(key_of image/packages)
+host=$store/$suite-$(key_of image.sh image)
+if [ -e "$host/data.img" ]; then
+    echo "$host" >&3
+    exit
+fi
+
+# The bare system.
+if [ ! -d "$base" ]; then
+    say "fetching Debian $suite"
+    rm -rf "$store/$suite"-base-* "$base.part"
+    log=$store/mmdebstrap.log
+    mmdebstrap --quiet --variant=essential --include="$(paste -sd, image/packages)" \
+        --aptopt='APT::Install-Recommends "false"' --dpkgopt='path-exclude=/usr/share/doc/*' \
+        --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+        "$suite" "$base.part" "$mirror" >"$log" 2>&1 || { cat "$log"; exit 1; }
+    mv "$base.part" "$base"
+fi
+
+# A folder under its final name is complete, so everything is made in another one.
+find "$store" -maxdepth 1 -name "$suite-*" ! -path "$base" -exec rm -rf {} +
+work=$host.part
+mkdir -p "$work"
+tree=$work/tree
+say "host tree"
+cp -a "$base" "$tree"
+cp "$tree"/boot/vmlinuz-* "$work/vmlinuz"
+rm -rf "$tree"/boot/*
+cp -a image/tree/. "$tree"
+chown -R 0:0 "$tree"/{etc/systemd,usr/local,root}
+. image/configure
+configure "$tree"
+
+say "initrd"
+initrd=$work/initrd.d
+mkdir -p "$initrd"/{bin,dev,proc,root}
+cp /bin/busybox "$initrd/bin/"
+install image/init "$initrd/init"
+xz -dc "$tree"/usr/lib/modules/*/kernel/drivers/block/virtio_blk.ko.xz >"$initrd/virtio_blk.ko"
+pack() { (cd "$1" && find . | cpio --quiet -o -H newc -R 0:0); }
+pack "$initrd" >"$work/initrd"
+
+say "root disk"
+truncate -s 2G "$work/root.img"
+mke2fs -q -t ext4 -E lazy_itable_init=1,hash_seed=4a0f0b1e-6c58-4d57-9d0c-2f6f0c5f6a11 -d "$tree" "$work/root.img"
+
+# KVM where it really runs a kernel: /dev/kvm alone promises nothing on a machine that is itself virtual.
+accelerator=tcg,thread=multi
+if timeout 20 qemu-system-x86_64 -machine pc -accel kvm -cpu max -m 256 -nic none -display none -monitor none -no-reboot \
+    -serial stdio -kernel "$work/vmlinuz" -append "console=ttyS0 panic=-1" </dev/null 2>&1 | grep -q 'Kernel panic.*VFS'; then
+    accelerator=kvm
+fi
+echo "$accelerator" >"$work/accelerator"
+
+say "first boot ($accelerator)"
+boot() { # LOG KERNEL-ARGUMENTS QEMU-OPTION...
+    local log=$1 arguments=$2; shift 2
+    timeout 600 qemu-system-x86_64 -machine pc -accel "$accelerator" -cpu max -smp 2 -m 1536 -nic none \
+        -display none -monitor none -parallel none -no-reboot -serial "file:$log" -kernel "$work/vmlinuz" \
+        -append "console=ttyS0 root=/dev/vda rw panic=-1 loglevel=4 systemd.show_status=yes $arguments" "$@" </dev/null
+}
+disk() { echo "file=$1,format=raw,if=virtio,cache=unsafe,discard=unmap"; }
+boot "$work/first-boot.log" systemd.wants=host-warm.service -initrd "$work/initrd" -drive "$(disk "$work/root.img")"
+grep -q 'HOST WARM' "$work/first-boot.log" || { tail -40 "$work/first-boot.log"; exit 1; }
+
+say "data disk"
+provision=$work/provision.d/provision
+mkdir -p "$provision"
+install image/provision "$provision/run"
+assemble() { nasm -f bin -DNAME="'$1'" "${@:2}" -o "$provision/$1.boot" image/guest.asm; }
+assemble mailserver -DSTOP_TICKS=36
+assemble webserver -DSTOP_TICKS=9
+assemble chained
+assemble plain
+assemble stubborn -DDEAF
+{ cat "$work/initrd"; pack "$work/provision.d"; } >"$work/initrd.provision"
+truncate -s 1G "$work/data.img.part"
+boot "$work/provision.log" "" -initrd "$work/initrd.provision" -drive "$(disk "$work/root.img"),snapshot=on" \
+    -drive "$(disk "$work/data.img.part")"
+grep -q 'HOST PROVISIONED' "$work/provision.log" || { tail -40 "$work/provision.log"; exit 1; }
+mv "$work/data.img.part" "$work/data.img"
+
+rm -rf "$tree" "$initrd" "$work"/provision.d "$work/initrd.provision"
+mv "$work" "$host"
+say "done: $(du -sh "$host" | cut -f1)"
+echo "$host" >&3
