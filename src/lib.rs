@@ -13,6 +13,7 @@ pub mod graph;
 pub mod host;
 pub mod monitor;
 pub mod plan;
+pub mod report;
 pub mod secret;
 pub mod text;
 pub mod unlock;

@@ -1,1 +1,271 @@
-//! lock
+//! One process at a time at the volumes, and one at the domains. Who waits says for whom, and may ask the holder to let go:
+//! a person at a terminal takes over what a service has begun, and the way down ends a way up.
+//!
+//! Record locks of fcntl(2): the kernel tells who holds one (`F_GETLK`), and takes it back however that process ends.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::cancel::Cancel;
+
+/// Where the locks lie.
+pub const FOLDER: &str = "/run/virt-unlock";
+/// How often somebody who waits looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// What a lock guards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Volumes and their mounts.
+    Volumes,
+    /// Pools and domains.
+    Guests,
+}
+
+impl Part {
+    fn file(self) -> &'static str {
+        match self {
+            Self::Volumes => "volumes.lock",
+            Self::Guests => "guests.lock",
+        }
+    }
+}
+
+/// What the holder is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// Nothing: it is waited for.
+    Patience,
+    /// To let go for a while, if it is a service (`SIGUSR1`). It goes on afterwards.
+    Yield,
+    /// To end its way up (`SIGUSR2`).
+    End,
+}
+
+/// Who holds a lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its process.
+    pub pid: i32,
+    /// What it says of itself.
+    pub what: String,
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (process {})", self.what, self.pid)
+    }
+}
+
+/// Why there is no lock.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Cancelled while it was waited for.
+    #[error("cancelled")]
+    Cancelled,
+    /// The file system says no.
+    #[error("cannot lock {}: {error}", path.display())]
+    Io {
+        /// The lock file.
+        path: PathBuf,
+        /// What it says.
+        error: io::Error,
+    },
+}
+
+/// A lock, until it is dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// Takes the lock of `part` in `folder`; `what` says to others who has it. While it is somebody else's, `say` hears once of each
+/// holder and the holder gets the demand once.
+///
+/// Who wants the lock takes a second one first, the turnstile: so who let go at somebody's demand cannot be faster than that one.
+///
+/// # Errors
+/// When cancelled, or when the file cannot be made or locked.
+pub fn acquire(
+    folder: &Path,
+    part: Part,
+    what: &str,
+    demand: Demand,
+    mut say: impl FnMut(&Holder),
+    cancel: &Cancel,
+) -> Result<Lock, LockError> {
+    let path = folder.join(part.file());
+    let wrap = |error| LockError::Io {
+        path: path.clone(),
+        error,
+    };
+    DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(wrap)?;
+    let mut file = open(&path).map_err(wrap)?;
+    let turnstile = open(&path.with_extension("next")).map_err(wrap)?;
+    let mut asked: Vec<i32> = Vec::new();
+    let mut through = false;
+    loop {
+        through = through || try_lock(&turnstile).map_err(wrap)?;
+        if through && try_lock(&file).map_err(wrap)? {
+            break;
+        }
+        for locked in [&file, &turnstile] {
+            if let Some(pid) = holder(locked).filter(|pid| !asked.contains(pid)) {
+                asked.push(pid);
+                say(&Holder {
+                    pid,
+                    what: describe(&path, pid),
+                });
+                send(pid, demand);
+            }
+        }
+        if cancel.wait(LOOK_AGAIN) {
+            return Err(LockError::Cancelled);
+        }
+    }
+    // Words only; a lock without them is as good.
+    let _ = file.set_len(0).and_then(|()| write!(file, "{} {what}", std::process::id()));
+    Ok(Lock { _file: file })
+}
+
+/// Who holds the lock of `part` now, if anybody does and this process may look. Not for a process that holds a lock itself:
+/// closing the file would let it go.
+pub fn held_by(folder: &Path, part: Part) -> Option<Holder> {
+    let path = folder.join(part.file());
+    let file = File::open(&path).ok()?;
+    let pid = holder(&file)?;
+    Some(Holder {
+        pid,
+        what: describe(&path, pid),
+    })
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        // Others may see who holds it (F_GETLK needs the file open), and nothing more.
+        .mode(0o644)
+        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).bits())
+        .open(path)
+}
+
+/// The whole file, for writing.
+fn whole_file() -> libc::flock {
+    libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+fn try_lock(file: &File) -> io::Result<bool> {
+    match fcntl(file, FcntlArg::F_SETLK(&whole_file())) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn holder(file: &File) -> Option<i32> {
+    let mut found = whole_file();
+    fcntl(file, FcntlArg::F_GETLK(&mut found)).ok()?;
+    (found.l_type != libc::F_UNLCK as libc::c_short && found.l_pid > 0).then_some(found.l_pid)
+}
+
+/// What the holder wrote, where it is this one that wrote it; else its command line.
+fn describe(path: &Path, pid: i32) -> String {
+    let written = fs::read_to_string(path).unwrap_or_default();
+    if let Some((who, what)) = written.split_once(' ')
+        && who == pid.to_string()
+    {
+        return what.to_owned();
+    }
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words: Vec<_> = line.split(|byte| *byte == 0).filter(|word| !word.is_empty()).collect();
+    match words.first() {
+        Some(_) => String::from_utf8_lossy(&words.join(&b' ')).into_owned(),
+        None => "another run".to_owned(),
+    }
+}
+
+fn send(pid: i32, demand: Demand) {
+    let signal = match demand {
+        Demand::Patience => return,
+        Demand::Yield => Signal::SIGUSR1,
+        Demand::End => Signal::SIGUSR2,
+    };
+    // Whoever holds a lock handles both signals from before it has it. One that ended meanwhile needs no asking.
+    let _ = kill(Pid::from_raw(pid), signal);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::wait::waitpid;
+    use nix::unistd::{ForkResult, fork};
+
+    fn take(folder: &Path, cancel: &Cancel, seen: &mut Vec<Holder>) -> Result<Lock, LockError> {
+        acquire(
+            folder,
+            Part::Volumes,
+            "a test",
+            Demand::Patience,
+            |holder| seen.push(holder.clone()),
+            cancel,
+        )
+    }
+
+    #[test]
+    fn a_lock_of_another_process_is_waited_for_by_name_and_gone_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cancel, ready) = (Cancel::new().unwrap(), Cancel::new().unwrap());
+        // SAFETY: the child only locks, waits for the signal that ends it, and leaves by _exit.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                let held = take(folder.path(), &cancel, &mut Vec::new());
+                ready.raise();
+                cancel.wait(Duration::from_secs(600));
+                drop(held);
+                // SAFETY: ends the forked child without running the parent's destructors.
+                unsafe { libc::_exit(0) }
+            }
+            ForkResult::Parent { child } => {
+                assert!(ready.wait(Duration::from_secs(60)));
+                let holder = held_by(folder.path(), Part::Volumes).unwrap();
+                assert_eq!((holder.pid, holder.what.as_str()), (child.as_raw(), "a test"));
+
+                let mut seen = Vec::new();
+                let stop = Cancel::new().unwrap();
+                stop.raise();
+                assert!(matches!(take(folder.path(), &stop, &mut seen), Err(LockError::Cancelled)));
+                assert_eq!(seen.len(), 1);
+
+                kill(child, Signal::SIGKILL).unwrap();
+                waitpid(child, None).unwrap();
+                assert!(take(folder.path(), &Cancel::new().unwrap(), &mut seen).is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_lock_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("target");
+        std::os::unix::fs::symlink(&target, folder.path().join("volumes.lock")).unwrap();
+        assert!(take(folder.path(), &Cancel::new().unwrap(), &mut Vec::new()).is_err());
+        assert!(!target.exists());
+    }
+}

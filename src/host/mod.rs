@@ -6,6 +6,7 @@ pub mod devices;
 pub mod domain_xml;
 pub mod keyring;
 pub mod lock;
+pub mod orders;
 pub mod ports;
 pub mod questions;
 pub mod uevents;

@@ -1,0 +1,132 @@
+//! The live view: finished things scroll away above, what is waited for stands below with its time.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
+use std::time::Duration;
+
+use super::lines::{Line, Prefix};
+use super::style::plain;
+use super::{Board, Colour, Entry, Sink, Style, Verbosity};
+use crate::event::{Event, Happened};
+use crate::text;
+
+/// How often the times are written anew.
+const TICK: Duration = Duration::from_secs(1);
+/// How many waits are shown before the rest is counted.
+const SHOWN: usize = 8;
+
+/// The view on standard error.
+pub(super) struct Live {
+    screen: Arc<Mutex<Screen>>,
+    verbosity: Verbosity,
+}
+
+#[derive(Default)]
+struct Screen {
+    board: Board,
+    /// Lines of ours below the last finished one.
+    painted: usize,
+    /// A question has the terminal: what happens meanwhile is written when it is over.
+    held: Vec<Event>,
+}
+
+impl Live {
+    pub(super) fn begin(verbosity: Verbosity) -> Self {
+        let screen = Arc::new(Mutex::new(Screen::default()));
+        let ticking: Weak<Mutex<Screen>> = Arc::downgrade(&screen);
+        // Without the thread only the times stand still.
+        let _ = thread::Builder::new().name("live view".to_owned()).spawn(move || {
+            loop {
+                thread::sleep(TICK);
+                let Some(screen) = ticking.upgrade() else { break };
+                let mut screen = screen.lock().unwrap_or_else(PoisonError::into_inner);
+                if !screen.board.is_asking() {
+                    screen.erase();
+                    screen.paint();
+                }
+            }
+        });
+        Self { screen, verbosity }
+    }
+}
+
+impl Sink for Live {
+    fn show(&mut self, event: &Event, board: &Board) {
+        let mut screen = self.screen.lock().unwrap_or_else(PoisonError::into_inner);
+        screen.board = board.clone();
+        screen.erase();
+        screen.held.push(event.clone());
+        if board.is_asking() {
+            // The question itself is put on the terminal by its agent.
+            return;
+        }
+        for event in std::mem::take(&mut screen.held) {
+            let line = Line::of(&event);
+            // What is waited for stands below anyway.
+            let scrolls = !matches!(
+                event.happened,
+                Happened::Waiting(_) | Happened::Working(_) | Happened::Asking(_)
+            );
+            if scrolls && self.verbosity >= line.needs {
+                line.write(&event, Prefix::None);
+            }
+        }
+        screen.paint();
+    }
+}
+
+impl Screen {
+    fn erase(&mut self) {
+        if self.painted > 0 {
+            // Up, and everything below away (ECMA-48 CPL and ED).
+            write(&format!("\x1b[{}F\x1b[0J", self.painted));
+            self.painted = 0;
+        }
+    }
+
+    fn paint(&mut self) {
+        let width = width();
+        let under_way: Vec<&Entry> = self.board.under_way().collect();
+        let mut out = String::new();
+        for entry in under_way.iter().take(SHOWN) {
+            let words = match &entry.happened {
+                Happened::Working(words) | Happened::Waiting(words) => words.as_str(),
+                _ => continue,
+            };
+            let since = entry.since.elapsed();
+            let time = if since < TICK {
+                String::new()
+            } else {
+                format!(" ({})", text::duration(Duration::from_secs(since.as_secs())))
+            };
+            let line: String = plain(&format!("… {}: {words}{time}", entry.layer))
+                .chars()
+                .take(width.saturating_sub(1))
+                .collect();
+            out.push_str(&Colour::on_stderr().paint(Style::Waiting, line));
+            out.push('\n');
+            self.painted += 1;
+        }
+        if under_way.len() > SHOWN {
+            out.push_str(&format!("… and {} more\n", under_way.len() - SHOWN));
+            self.painted += 1;
+        }
+        write(&out);
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.erase();
+    }
+}
+
+fn write(text: &str) {
+    // Nobody to tell that nobody listens.
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+fn width() -> usize {
+    terminal_size::terminal_size_of(std::io::stderr()).map_or(80, |(width, _)| usize::from(width.0))
+}

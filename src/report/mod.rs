@@ -1,0 +1,109 @@
+//! What happens, shown: to a person at a terminal, as plain lines, to the journal, the service manager and `virt-unlock status`.
+//! Everything here only renders events; nothing here changes anything.
+
+mod board;
+mod lines;
+mod live;
+mod record;
+mod service;
+mod style;
+
+use std::io::{self, IsTerminal};
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub use board::{Board, Entry};
+pub use record::{Record, Remembered};
+pub use style::{Colour, Style, plain};
+
+use crate::event::{Event, Events};
+use crate::graph::Layer;
+
+/// How much is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verbosity {
+    /// Only what is not as it should be (`-q`).
+    Quiet,
+    /// What was done, what is waited for.
+    #[default]
+    Normal,
+    /// Also each thing that is being done, and what needed nothing (`-v`).
+    Verbose,
+}
+
+/// Where events are shown.
+trait Sink: Send {
+    /// Shows one event; the board has it already.
+    fn show(&mut self, event: &Event, board: &Board);
+}
+
+/// Shows events in every place that is meant, and remembers how each layer stands.
+#[derive(Clone)]
+pub struct Report(Arc<Mutex<Shown>>);
+
+struct Shown {
+    board: Board,
+    sinks: Vec<Box<dyn Sink>>,
+    only: fn(&Layer) -> bool,
+}
+
+impl Report {
+    /// For a person's command: a live view on a terminal, plain lines elsewhere. `folder`: where `virt-unlock status` looks for
+    /// the reason of what is not up.
+    pub fn for_person(verbosity: Verbosity, folder: &std::path::Path) -> Self {
+        let lines: Box<dyn Sink> = if io::stderr().is_terminal() && verbosity > Verbosity::Quiet {
+            Box::new(live::Live::begin(verbosity))
+        } else {
+            Box::new(lines::Lines::new(verbosity, lines::Prefix::None))
+        };
+        Self::new(vec![lines, Box::new(record::Recorder::new(folder))], |_| true)
+    }
+
+    /// For a service: lines with their priority for the journal, the status line for `systemctl status`, the outcomes on the
+    /// console. Layers that `only` leaves out belong to another service.
+    pub fn for_service(verbosity: Verbosity, folder: &std::path::Path, only: fn(&Layer) -> bool) -> Self {
+        let prefix = if std::env::var_os("JOURNAL_STREAM").is_some() {
+            lines::Prefix::Priority
+        } else {
+            lines::Prefix::None
+        };
+        let sinks: Vec<Box<dyn Sink>> = vec![
+            Box::new(lines::Lines::new(verbosity, prefix)),
+            Box::new(service::StatusLine),
+            Box::new(service::Console),
+            Box::new(record::Recorder::new(folder)),
+        ];
+        Self::new(sinks, only)
+    }
+
+    fn new(sinks: Vec<Box<dyn Sink>>, only: fn(&Layer) -> bool) -> Self {
+        Self(Arc::new(Mutex::new(Shown {
+            board: Board::default(),
+            sinks,
+            only,
+        })))
+    }
+
+    /// Where the engine says what happens.
+    pub fn events(&self) -> Events {
+        let report = self.clone();
+        Events::new(move |event| report.show(event))
+    }
+
+    fn show(&self, event: &Event) {
+        // A sink that panicked has shown half a line; the others go on.
+        let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Shown { board, sinks, only } = &mut *shown;
+        if event.layer.as_ref().is_some_and(|layer| !only(layer)) {
+            return;
+        }
+        board.note(event);
+        for sink in sinks {
+            sink.show(event, board);
+        }
+    }
+
+    /// How everything stands, in one line.
+    pub fn summary(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).board.summary()
+    }
+}

@@ -1,0 +1,125 @@
+//! What each layer was told last, kept for `virt-unlock status`: the kernel says that a volume is closed, this says why. Words
+//! only, below /run: nothing goes wrong when it is old or gone.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::style::plain;
+use super::{Board, Sink};
+use crate::event::{Event, Happened, Outcome};
+use crate::graph::Layer;
+
+/// How a layer stood when it was last heard of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Remembered {
+    /// On its way, and what it waits for.
+    Waiting(String),
+    /// It did not work, and why.
+    Failed(String),
+}
+
+/// What is remembered of all layers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record(BTreeMap<String, Remembered>);
+
+impl Record {
+    /// What lies below `folder`; nothing where it cannot be read.
+    pub fn read(folder: &Path) -> Self {
+        let mut all = Self::read_file(&folder.join(VOLUMES));
+        all.0.extend(Self::read_file(&folder.join(GUESTS)).0);
+        all
+    }
+
+    fn read_file(path: &Path) -> Self {
+        fs::read(path)
+            .ok()
+            .and_then(|text| serde_json::from_slice(&text).ok())
+            .unwrap_or_default()
+    }
+
+    /// What is remembered of this layer.
+    pub fn of(&self, layer: &Layer) -> Option<&Remembered> {
+        self.0.get(&layer.to_string())
+    }
+
+    fn write(&self, path: &Path) -> io::Result<()> {
+        // Written beside it and renamed: who reads it finds the old or the new, never half of one.
+        let new = path.with_extension("new");
+        fs::write(&new, serde_json::to_vec(self)?)?;
+        fs::rename(&new, path)
+    }
+}
+
+/// One file for each of the two locks, so that it has one writer at a time.
+const VOLUMES: &str = "volumes.json";
+const GUESTS: &str = "guests.json";
+
+/// Keeps the record.
+pub(super) struct Recorder {
+    folder: PathBuf,
+}
+
+impl Recorder {
+    pub(super) fn new(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+        }
+    }
+}
+
+impl Sink for Recorder {
+    fn show(&mut self, event: &Event, _board: &Board) {
+        let Some(layer) = &event.layer else { return };
+        let now = match &event.happened {
+            Happened::Note(_) | Happened::Warning(_) => return,
+            Happened::Working(words) | Happened::Waiting(words) => Some(Remembered::Waiting(plain(words))),
+            Happened::Asking(_) => Some(Remembered::Waiting("its passphrase is asked for".to_owned())),
+            Happened::Ended(Outcome::Failed(words) | Outcome::Skipped(words)) => Some(Remembered::Failed(plain(words))),
+            Happened::Ended(_) => None,
+        };
+        let path = self.folder.join(match layer {
+            Layer::Volume(_) | Layer::Mount(_) => VOLUMES,
+            Layer::Pool(_) | Layer::Domain(_) => GUESTS,
+        });
+        let mut record = Record::read_file(&path);
+        let before = record.0.get(&layer.to_string());
+        if before == now.as_ref() {
+            return;
+        }
+        match now {
+            Some(now) => record.0.insert(layer.to_string(), now),
+            None => record.0.remove(&layer.to_string()),
+        };
+        // The folder is gone, or full: status then knows less.
+        let _ = record.write(&path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_remembered_until_it_works() {
+        let folder = tempfile::tempdir().unwrap();
+        let layer = Layer::Volume("mail".into());
+        let mut recorder = Recorder::new(folder.path());
+        let mut tell = |happened| {
+            let event = Event {
+                layer: Some(layer.clone()),
+                happened,
+            };
+            recorder.show(&event, &Board::default());
+            Record::read(folder.path()).of(&layer).cloned()
+        };
+        let failed = Happened::Ended(Outcome::Failed("its device is gone".into()));
+        assert_eq!(tell(failed), Some(Remembered::Failed("its device is gone".into())));
+        assert_eq!(tell(Happened::Ended(Outcome::Done("opened".into()))), None);
+        assert_eq!(Record::read(Path::new("/nowhere")), Record::default());
+    }
+}
