@@ -139,7 +139,7 @@ pub struct Keyslot {
 }
 
 /// Why a volume did not open. Only [`OpenError::WrongKey`] is a try.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
 pub enum OpenError {
     /// `EPERM`
     #[error("no keyslot opens with this key")]
@@ -171,7 +171,7 @@ pub enum OpenError {
 }
 
 /// Why a volume did not close.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
 pub enum CloseError {
     /// `EBUSY`
     #[error("still in use")]

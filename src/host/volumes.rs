@@ -1,1 +1,278 @@
-//! volumes
+//! LUKS volumes by libcryptsetup, each job in a worker process ([`super::worker`]) that is bounded and can be cancelled.
+
+use std::fmt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use libcryptsetup_rs::consts::flags::CryptActivate;
+use nix::sys::signal::Signal;
+use serde::de::DeserializeOwned;
+
+use super::child::{Child, Interrupted, Output};
+use super::worker::{self, Job, KeyFile, Place, Request};
+use super::{CloseError, Header, Key, OpenError, Volumes};
+use crate::cancel::Cancel;
+use crate::config::{OpenFlags, Volume};
+use crate::secret::Secret;
+use crate::text;
+
+/// How long reading a header may take: a few blocks of a disk.
+const PROBE_LIMIT: Duration = Duration::from_secs(60);
+/// How long opening may take: keyslots of many seconds each, on a slow machine.
+const OPEN_LIMIT: Duration = Duration::from_secs(10 * 60);
+/// How long closing may take: what is still to be written was written by the unmount.
+const CLOSE_LIMIT: Duration = Duration::from_secs(60);
+
+/// libcryptsetup in worker processes.
+#[derive(Clone, Debug)]
+pub struct Cryptsetup {
+    program: PathBuf,
+}
+
+impl Default for Cryptsetup {
+    /// With this program itself as the worker: its `main` gives way to [`worker::main`] when the first argument is
+    /// [`worker::ARGUMENT`]. `/proc/self/exe` is the same program even when an update has replaced its file.
+    fn default() -> Self {
+        Self::with_program("/proc/self/exe")
+    }
+}
+
+impl Cryptsetup {
+    /// With another program as the worker.
+    pub fn with_program(program: impl Into<PathBuf>) -> Self {
+        Self { program: program.into() }
+    }
+
+    /// Looks whether the key is right, and opens nothing. Costs what opening costs, and fails as opening does; it needs no
+    /// device-mapper.
+    pub fn check(&self, volume: &Volume, device: &Path, key: &Key, cancel: &Cancel) -> Result<(), OpenError> {
+        self.activate(volume, device, None, key, cancel)
+    }
+
+    fn activate(&self, volume: &Volume, device: &Path, name: Option<&str>, key: &Key, cancel: &Cancel) -> Result<(), OpenError> {
+        let (key_file, passphrase) = match key {
+            Key::Passphrase(passphrase) => (None, Some(passphrase)),
+            Key::File { path, offset, size } => {
+                let (path, offset, size) = (path.clone(), *offset, *size);
+                (Some(KeyFile { path, offset, size }), None)
+            }
+        };
+        let job = Job::Open {
+            place: place(volume, device),
+            name: name.map(str::to_owned),
+            flags: activation(volume.flags).bits(),
+            key_file,
+        };
+        self.run(job, passphrase, OPEN_LIMIT, cancel)?
+    }
+
+    /// The result of one job; `T` is the type that [`Job`] says.
+    fn run<T: DeserializeOwned>(
+        &self,
+        job: Job,
+        passphrase: Option<&Secret>,
+        limit: Duration,
+        cancel: &Cancel,
+    ) -> Result<T, NoResult> {
+        let what = What::of(&job);
+        let request = Request {
+            parent: std::process::id(),
+            job,
+            passphrase: passphrase.map(|passphrase| passphrase.expose().len()),
+        };
+        let request = request
+            .encode()
+            .map_err(|error| NoResult::Other(format!("{what}: {error}")))?;
+        let mut command = Command::new(&self.program);
+        command.arg0("virt-unlock").arg(worker::ARGUMENT);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = Child::spawn(&mut command)
+            .map_err(|error| NoResult::Other(format!("cannot start {} for {what}: {error}", self.program.display())))?;
+        let passphrase = passphrase.map(Secret::expose).unwrap_or_default();
+        let output = match child.wait(&[&request, passphrase], Some(limit), cancel) {
+            Ok(output) => output,
+            Err(Interrupted::Cancelled) => return Err(NoResult::Cancelled),
+            Err(Interrupted::TimedOut) => return Err(NoResult::Other(what.hung(limit))),
+            Err(Interrupted::Failed(error)) => return Err(NoResult::Other(format!("{what}: {error}"))),
+        };
+        serde_json::from_slice(&output.stdout).map_err(|_| ended_early(&what, &output))
+    }
+}
+
+impl Volumes for Cryptsetup {
+    fn probe(&self, volume: &Volume, device: &Path, cancel: &Cancel) -> Result<Header, OpenError> {
+        self.run(Job::Probe(place(volume, device)), None, PROBE_LIMIT, cancel)?
+    }
+
+    fn open(&self, volume: &Volume, device: &Path, key: &Key, cancel: &Cancel) -> Result<(), OpenError> {
+        self.activate(volume, device, Some(&volume.name), key, cancel)?;
+        let node = volume.node();
+        if !node.exists() {
+            let node = node.display();
+            return Err(OpenError::Other(format!(
+                "the volume is open, but {node} is not there: `systemctl status systemd-udevd` tells whether udev works, \
+                 `dmsetup mknodes` makes it"
+            )));
+        }
+        Ok(())
+    }
+
+    fn close(&self, name: &str, cancel: &Cancel) -> Result<(), CloseError> {
+        self.run(Job::Close { name: name.to_owned() }, None, CLOSE_LIMIT, cancel)?
+    }
+}
+
+fn place(volume: &Volume, device: &Path) -> Place {
+    Place {
+        device: device.to_owned(),
+        header: volume.header.clone(),
+    }
+}
+
+/// libcryptsetup's flags. Those that a LUKS2 header carries itself (`cryptsetup open --persistent`) come on top of them: neither
+/// `IGNORE_PERSISTENT` nor `SHARED` is ever set, and the volume key goes by the kernel's keyring where the library wants that.
+fn activation(flags: OpenFlags) -> CryptActivate {
+    let table = [
+        (flags.read_only, CryptActivate::READONLY),
+        (flags.discard, CryptActivate::ALLOW_DISCARDS),
+        (flags.same_cpu_crypt, CryptActivate::SAME_CPU_CRYPT),
+        (flags.submit_from_crypt_cpus, CryptActivate::SUBMIT_FROM_CRYPT_CPUS),
+        (flags.no_read_workqueue, CryptActivate::NO_READ_WORKQUEUE),
+        (flags.no_write_workqueue, CryptActivate::NO_WRITE_WORKQUEUE),
+        (flags.private, CryptActivate::PRIVATE),
+    ];
+    let set = table.into_iter().filter(|(is_set, _)| *is_set);
+    set.fold(CryptActivate::empty(), |all, (_, flag)| all | flag)
+}
+
+/// A job in words, for what goes wrong around it.
+enum What {
+    Probe(PathBuf),
+    Open(PathBuf),
+    Close(String),
+}
+
+impl What {
+    fn of(job: &Job) -> Self {
+        match job {
+            Job::Probe(place) => Self::Probe(place.header.as_ref().unwrap_or(&place.device).clone()),
+            Job::Open { place, .. } => Self::Open(place.device.clone()),
+            Job::Close { name } => Self::Close(name.clone()),
+        }
+    }
+
+    /// It took longer than it may: what hangs, and how to see it.
+    fn hung(&self, limit: Duration) -> String {
+        let limit = text::duration(limit);
+        match self {
+            Self::Probe(_) => format!("{self} took longer than {limit}: its disk does not answer; `dmesg` may tell why"),
+            Self::Open(_) | Self::Close(_) => format!(
+                "{self} took longer than {limit}: udev or the disk does not answer; `systemctl status systemd-udevd`, \
+                 `dmsetup udevcookies` and `dmesg` may tell why"
+            ),
+        }
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Probe(path) => write!(f, "reading the LUKS header on {}", path.display()),
+            Self::Open(path) => write!(f, "opening {}", path.display()),
+            Self::Close(name) => write!(f, "closing /dev/mapper/{name}"),
+        }
+    }
+}
+
+/// Why a worker gave no result.
+#[derive(Debug, PartialEq, Eq)]
+enum NoResult {
+    Cancelled,
+    /// Killed for its memory.
+    Memory(String),
+    Other(String),
+}
+
+impl From<NoResult> for OpenError {
+    fn from(no: NoResult) -> Self {
+        match no {
+            NoResult::Cancelled => Self::Cancelled,
+            NoResult::Memory(words) => Self::Memory(words),
+            NoResult::Other(words) => Self::Other(words),
+        }
+    }
+}
+
+impl From<NoResult> for CloseError {
+    fn from(no: NoResult) -> Self {
+        match no {
+            NoResult::Cancelled => Self::Cancelled,
+            NoResult::Memory(words) | NoResult::Other(words) => Self::Other(words),
+        }
+    }
+}
+
+/// The worker ended by itself without a result. Nobody but the kernel, or a person, sends it SIGKILL: ours are sent only when it is
+/// not waited for any more.
+fn ended_early(what: &What, output: &Output) -> NoResult {
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.trim();
+    if output.status.signal() == Some(Signal::SIGKILL as i32) {
+        return NoResult::Memory(format!(
+            "{what} was killed, most likely by the kernel for want of memory; `journalctl -k -g \"[Oo]ut of memory\"` tells"
+        ));
+    }
+    // How Rust's allocator ends a process (std::alloc::handle_alloc_error).
+    if output.status.signal() == Some(Signal::SIGABRT as i32) && said.contains("memory allocation of") {
+        return NoResult::Memory(format!("{what}: {said}"));
+    }
+    let said = if said.is_empty() { "it said nothing" } else { said };
+    NoResult::Other(format!("{what} ended without a result ({}): {said}", output.status))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::DeviceSpec;
+    use std::process::ExitStatus;
+
+    #[test]
+    fn each_flag_of_the_configuration_is_one_of_libcryptsetup() {
+        assert_eq!(activation(OpenFlags::default()).bits(), 0);
+        let default = Volume::new("mail", DeviceSpec::Path("/dev/vg0/mail".into()));
+        assert_eq!(activation(default.flags).bits(), 1 << 4);
+        let all = OpenFlags {
+            read_only: true,
+            discard: true,
+            same_cpu_crypt: true,
+            submit_from_crypt_cpus: true,
+            no_read_workqueue: true,
+            no_write_workqueue: true,
+            private: true,
+        };
+        // By libcryptsetup.h, bit by bit: READONLY, ALLOW_DISCARDS, PRIVATE, SAME_CPU_CRYPT, SUBMIT_FROM_CRYPT_CPUS,
+        // NO_READ_WORKQUEUE, NO_WRITE_WORKQUEUE.
+        let bits = [0, 3, 4, 6, 7, 24, 25].iter().fold(0, |bits, bit| bits | 1 << bit);
+        assert_eq!(activation(all).bits(), bits);
+    }
+
+    fn ended(status: i32, stderr: &str) -> NoResult {
+        let output = Output {
+            status: ExitStatus::from_raw(status),
+            stdout: Vec::new(),
+            stderr: stderr.as_bytes().to_vec(),
+        };
+        ended_early(&What::Open("/dev/vg0/mail".into()), &output)
+    }
+
+    #[test]
+    fn a_worker_that_dies_says_of_what() {
+        assert!(matches!(ended(9, ""), NoResult::Memory(words) if words.contains("opening /dev/vg0/mail was killed")));
+        assert!(matches!(ended(6, "memory allocation of 5 bytes failed"), NoResult::Memory(_)));
+        let other = "opening /dev/vg0/mail ended without a result (signal: 11 (SIGSEGV)): it said nothing";
+        assert_eq!(ended(11, ""), NoResult::Other(other.to_owned()));
+        assert!(matches!(ended(101 << 8, "panicked at x"), NoResult::Other(words) if words.ends_with("panicked at x")));
+    }
+}

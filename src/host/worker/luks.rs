@@ -1,0 +1,178 @@
+//! The three jobs, by libcryptsetup.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use libcryptsetup_rs::consts::flags::{CryptActivate, CryptDeactivate};
+use libcryptsetup_rs::consts::vals::{CryptKdf, CryptStatusInfo, EncryptionFormat, KeyslotInfo};
+use libcryptsetup_rs::{CryptDevice, CryptInit, CryptKeyslotHandle, Either, LibcryptErr, status};
+use nix::errno::Errno;
+
+use super::key_file::{self, system_words};
+use super::{KeyFile, Place, log};
+use crate::host::{CloseError, Header, Keyslot, OpenError};
+use crate::secret::Secret;
+use crate::text;
+
+/// Reads the header.
+pub(super) fn probe(place: &Place) -> Result<Header, OpenError> {
+    let mut device = load(place)?;
+    header_of(&mut device).map_err(|error| unreadable(place, &error))
+}
+
+/// Opens the volume, or looks whether the key is right where there is no name.
+pub(super) fn open(
+    place: &Place,
+    name: Option<&str>,
+    flags: u32,
+    key_file: Option<&KeyFile>,
+    passphrase: Option<Secret>,
+) -> Result<(), OpenError> {
+    let flags = CryptActivate::from_bits(flags)
+        .ok_or_else(|| OpenError::Other("libcryptsetup does not know one of the flags".to_owned()))?;
+    // First of all: a key file that is not there needs no derivation to be found out.
+    let key = match (key_file, passphrase) {
+        (Some(key_file), _) => key_file::read(key_file).map_err(OpenError::KeyFile)?,
+        (None, Some(passphrase)) => passphrase,
+        (None, None) => return Err(OpenError::Other("no key was given".to_owned())),
+    };
+    let mut device = load(place)?;
+    let opened = device
+        .activate_handle()
+        .activate_by_passphrase(name, None, key.expose(), flags);
+    drop(key);
+    opened.map(drop).map_err(|error| refused(place, name, &mut device, &error))
+}
+
+/// Closes a volume.
+pub(super) fn close(name: &str) -> Result<(), CloseError> {
+    // Neither FORCE nor DEFERRED: what is in use stays open.
+    let closed = CryptInit::init_by_name_and_header(name, None).and_then(|mut device| {
+        let mut handle = device.activate_handle();
+        handle.deactivate(name, CryptDeactivate::empty())
+    });
+    // Whatever it said, the kernel has the last word: gone is gone, and what is there is not closed.
+    let now = status(None, name);
+    match (closed, now) {
+        (_, Ok(CryptStatusInfo::Inactive)) => Ok(()),
+        (Ok(()), Ok(_)) => Err(CloseError::Busy),
+        (Err(error), _) if errno_of(&error) == Errno::EBUSY => Err(CloseError::Busy),
+        (Err(error), _) => Err(CloseError::Other(format!(
+            "/dev/mapper/{name} was not closed: {}",
+            words(&error)
+        ))),
+        (Ok(()), Err(error)) => Err(CloseError::Other(format!(
+            "device-mapper does not say whether /dev/mapper/{name} is closed: {}",
+            words(&error)
+        ))),
+    }
+}
+
+/// The loaded header. Where one of the two copies of a LUKS2 header is damaged or old, libcryptsetup writes the good one over it, as
+/// any `cryptsetup` command does; there is no switch against that (`LUKS2_hdr_read`, lib/luks2/luks2_json_metadata.c).
+fn load(place: &Place) -> Result<CryptDevice, OpenError> {
+    // libcryptsetup says EINVAL for a device that is not there, as it does for one without a header.
+    readable(&place.device).map_err(|error| {
+        let words = format!("{}: {}", place.device.display(), system_words(&error));
+        match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO | Errno::ENOMEDIUM) => OpenError::DeviceGone(words),
+            Some(Errno::EBUSY) => OpenError::Busy(words),
+            _ => OpenError::Other(format!("the device cannot be read: {words}")),
+        }
+    })?;
+    let mut paths = Either::Left(place.device.as_path());
+    if let Some(header) = &place.header {
+        readable(header).map_err(|error| OpenError::Header(format!("{}: {}", header.display(), system_words(&error))))?;
+        paths = Either::Right((header.as_path(), place.device.as_path()));
+    }
+    let mut device = CryptInit::init_with_data_device(paths).map_err(|error| unreadable(place, &error))?;
+    let loaded = device.context_handle().load::<()>(None, None);
+    loaded.map_err(|error| unreadable(place, &error))?;
+    Ok(device)
+}
+
+fn readable(path: &Path) -> io::Result<()> {
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    OpenOptions::new().read(true).custom_flags(flags).open(path).map(drop)
+}
+
+fn header_of(device: &mut CryptDevice) -> Result<Header, LibcryptErr> {
+    let format = device.format_handle().get_type()?;
+    let version = if format == EncryptionFormat::Luks1 { 1 } else { 2 };
+    let uuid = device.status_handle().get_uuid()?.to_string();
+    let mut keyslots = Vec::new();
+    for number in 0..CryptKeyslotHandle::max_keyslots(format)? {
+        let mut handle = device.keyslot_handle();
+        // An unbound keyslot opens nothing.
+        if matches!(handle.status(number)?, KeyslotInfo::Active | KeyslotInfo::ActiveLast) {
+            let pbkdf = handle.get_pbkdf(number)?;
+            let kdf = match pbkdf.type_ {
+                CryptKdf::Pbkdf2 => "pbkdf2",
+                CryptKdf::Argon2I => "argon2i",
+                CryptKdf::Argon2Id => "argon2id",
+            };
+            keyslots.push(Keyslot {
+                number,
+                kdf: kdf.to_owned(),
+                memory_kib: pbkdf.max_memory_kb.into(),
+                cost: pbkdf.iterations.into(),
+                threads: pbkdf.parallel_threads.max(1),
+            });
+        }
+    }
+    Ok(Header { version, uuid, keyslots })
+}
+
+/// Why the header did not load.
+fn unreadable(place: &Place, error: &LibcryptErr) -> OpenError {
+    let at = place.header.as_ref().unwrap_or(&place.device).display();
+    match errno_of(error) {
+        Errno::EINVAL => OpenError::Header(log::words().unwrap_or_else(|| format!("{at} has none, or it is damaged"))),
+        Errno::ENOMEM => OpenError::Memory(words(error)),
+        Errno::ENODEV | Errno::ENXIO | Errno::ENOENT => OpenError::DeviceGone(words(error)),
+        Errno::EBUSY => OpenError::Busy(words(error)),
+        _ => OpenError::Other(format!("the LUKS header on {at} cannot be read: {}", words(error))),
+    }
+}
+
+/// Why the key opened nothing.
+fn refused(place: &Place, name: Option<&str>, device: &mut CryptDevice, error: &LibcryptErr) -> OpenError {
+    let at = place.device.display();
+    match errno_of(error) {
+        Errno::EPERM => OpenError::WrongKey,
+        Errno::ENOMEM => OpenError::Memory(costliest(device).unwrap_or_else(|| words(error))),
+        Errno::ENODEV | Errno::ENXIO => OpenError::DeviceGone(words(error)),
+        Errno::EBUSY => OpenError::Busy(words(error)),
+        Errno::EEXIST => OpenError::Exists(name.unwrap_or_default().to_owned()),
+        // Said of keyslots too, when there is none to be tried.
+        Errno::ENOENT if header_of(device).is_ok_and(|header| header.keyslots.is_empty()) => {
+            OpenError::Header("it has no keyslot in use, so no key can open it (was it erased?)".to_owned())
+        }
+        Errno::ENOENT if readable(&place.device).is_err() => OpenError::DeviceGone(words(error)),
+        _ => OpenError::Other(format!("{at} does not open: {}", words(error))),
+    }
+}
+
+fn costliest(device: &mut CryptDevice) -> Option<String> {
+    let header = header_of(device).ok()?;
+    let slot = header.keyslots.iter().max_by_key(|slot| slot.memory_kib)?;
+    let memory = text::bytes(slot.memory_kib * 1024);
+    (slot.memory_kib > 0).then(|| format!("keyslot {} ({}) takes {memory}", slot.number, slot.kdf))
+}
+
+/// The errno; `EIO` where the binding itself could not do it.
+fn errno_of(error: &LibcryptErr) -> Errno {
+    match error {
+        LibcryptErr::IOError(error) => error.raw_os_error().map_or(Errno::EIO, Errno::from_raw),
+        _ => Errno::EIO,
+    }
+}
+
+fn words(error: &LibcryptErr) -> String {
+    log::words().unwrap_or_else(|| match error {
+        LibcryptErr::IOError(error) => system_words(error),
+        other => other.to_string(),
+    })
+}

@@ -1,0 +1,204 @@
+//! The short-lived process in which libcryptsetup does one thing: read a header, open a volume, close one. It is our own program,
+//! started again by [`super::volumes::Cryptsetup`] with [`ARGUMENT`]: it can be killed where a thread could not, a hang is its own,
+//! and its memory is gone when it ends.
+//!
+//! On standard input comes the length of the [`Request`] (four bytes, little endian), the request as JSON, and then the passphrase,
+//! as its bare bytes to the end: never in an argument, the environment, a file, or memory that is not locked. On standard output goes
+//! the result as JSON.
+
+mod key_file;
+mod log;
+mod luks;
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::getppid;
+use serde::{Deserialize, Serialize};
+
+use crate::secret::{MAX_KEY, Secret, protect_process};
+
+/// The hidden first argument by which the program knows that it is a worker.
+pub const ARGUMENT: &str = "worker";
+/// The longest request in bytes: a few paths.
+const MAX_REQUEST: u32 = 64 << 10;
+/// Where out-of-memory killing looks first (`oom_score_adj`, proc_pid_oom_score_adj(5), up to 1000): a derivation can be done again,
+/// a guest cannot.
+const OOM_SCORE: &str = "800";
+
+/// What a worker is to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Request {
+    /// The process that waits for it.
+    pub parent: u32,
+    /// What.
+    pub job: Job,
+    /// How many bytes of passphrase follow.
+    pub passphrase: Option<usize>,
+}
+
+/// The jobs, each with the type that its result has.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Job {
+    /// `Result<Header, OpenError>`
+    Probe(Place),
+    /// `Result<(), OpenError>`
+    Open {
+        /// The volume.
+        place: Place,
+        /// Its name below `/dev/mapper`; `None`: look whether the key is right, and open nothing.
+        name: Option<String>,
+        /// libcryptsetup's `CRYPT_ACTIVATE_` flags.
+        flags: u32,
+        /// The key; `None`: the passphrase that follows.
+        key_file: Option<KeyFile>,
+    },
+    /// `Result<(), CloseError>`
+    Close {
+        /// The name below `/dev/mapper`.
+        name: String,
+    },
+}
+
+/// Where a volume is.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Place {
+    /// The encrypted device.
+    pub device: PathBuf,
+    /// A detached header.
+    pub header: Option<PathBuf>,
+}
+
+/// A key in a file.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct KeyFile {
+    /// The file.
+    pub path: PathBuf,
+    /// Where the key starts, in bytes.
+    pub offset: u64,
+    /// Its length in bytes; `None`: to the end.
+    pub size: Option<usize>,
+}
+
+impl Request {
+    /// What goes before the passphrase.
+    ///
+    /// # Errors
+    /// When a path is not UTF-8.
+    pub fn encode(&self) -> io::Result<Vec<u8>> {
+        let json = serde_json::to_vec(self)?;
+        let length = u32::try_from(json.len()).map_err(io::Error::other)?;
+        Ok([&length.to_le_bytes()[..], &json].concat())
+    }
+
+    fn decode(from: &mut impl Read) -> io::Result<(Self, Option<Secret>)> {
+        let mut length = [0; 4];
+        from.read_exact(&mut length)?;
+        let length = u32::from_le_bytes(length);
+        if length > MAX_REQUEST {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut json = Vec::new();
+        from.by_ref().take(length.into()).read_to_end(&mut json)?;
+        let request: Self = serde_json::from_slice(&json)?;
+        let passphrase = match request.passphrase {
+            Some(size) => Some(Secret::read_from(from, size.min(MAX_KEY))?),
+            None => None,
+        };
+        if passphrase.as_ref().map(|passphrase| passphrase.expose().len()) != request.passphrase {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok((request, passphrase))
+    }
+}
+
+/// What the program does when its first argument is [`ARGUMENT`]. It succeeds when a result was given, good or bad.
+pub fn main() -> ExitCode {
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("this is a part of virt-unlock that only virt-unlock itself can use ({error})");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve() -> io::Result<()> {
+    // Before `protect_process`, which gives our files in /proc to root.
+    let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE);
+    protect_process();
+    // What asks the program to end asks the parent; it decides what becomes of us.
+    let mut asks_to_end = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+        asks_to_end.add(signal);
+    }
+    asks_to_end.thread_block()?;
+    // When the parent dies nobody knows any more what we do. The signal comes also when only the thread ends that started us; it
+    // waits for us.
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    prctl::set_name(c"unlock-worker")?;
+    // Not `io::stdin()`: its buffer is not locked, and would hold the passphrase.
+    let mut input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let (request, passphrase) = Request::decode(&mut input)?;
+    if u32::try_from(getppid().as_raw()) != Ok(request.parent) {
+        return Err(io::Error::other("the process that started it has ended"));
+    }
+    log::collect();
+    let result = match &request.job {
+        Job::Probe(place) => serde_json::to_vec(&luks::probe(place)),
+        Job::Open {
+            place,
+            name,
+            flags,
+            key_file,
+        } => serde_json::to_vec(&luks::open(place, name.as_deref(), *flags, key_file.as_ref(), passphrase)),
+        Job::Close { name } => serde_json::to_vec(&luks::close(name)),
+    };
+    let mut output = io::stdout().lock();
+    output.write_all(&result?)?;
+    output.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(passphrase: Option<usize>) -> Vec<u8> {
+        let job = Job::Close { name: "mail".to_owned() };
+        let request = Request {
+            parent: 7,
+            job,
+            passphrase,
+        };
+        request.encode().unwrap()
+    }
+
+    #[test]
+    fn a_passphrase_comes_through_byte_by_byte() {
+        let passphrase = b"\0line\n\xff\r\n";
+        let bytes = [encoded(Some(passphrase.len())), passphrase.to_vec()].concat();
+        let (request, secret) = Request::decode(&mut &bytes[..]).unwrap();
+        assert_eq!(request.parent, 7);
+        assert_eq!(secret.unwrap().expose(), passphrase);
+    }
+
+    #[test]
+    fn a_passphrase_that_was_cut_off_is_not_tried() {
+        let bytes = [encoded(Some(9)), b"correct".to_vec()].concat();
+        assert!(Request::decode(&mut &bytes[..]).is_err());
+        assert!(Request::decode(&mut &encoded(Some(1))[..]).is_err());
+        assert!(Request::decode(&mut &encoded(None)[..]).unwrap().1.is_none());
+    }
+
+    #[test]
+    fn rubbish_is_refused() {
+        for bytes in [&b""[..], b"\xff\xff\xff\xff", b"\x02\0\0\0{}", b"\x09\0\0\0{"] {
+            assert!(Request::decode(&mut &bytes[..]).is_err());
+        }
+    }
+}
