@@ -10,6 +10,7 @@ static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 c_logging_callback!(callback, (), note);
 
+#[allow(clippy::needless_pass_by_value)] // as the binding's macro calls it
 fn note(level: CryptLogLevel, words: &str, _: Option<&mut ()>) {
     if level == CryptLogLevel::Error {
         let words = words.trim_end_matches('.');

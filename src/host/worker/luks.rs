@@ -1,7 +1,7 @@
 //! The three jobs, by libcryptsetup.
 
-use std::fs::OpenOptions;
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -71,7 +71,7 @@ pub(super) fn close(name: &str) -> Result<(), CloseError> {
 }
 
 /// The loaded header. Where one of the two copies of a LUKS2 header is damaged or old, libcryptsetup writes the good one over it, as
-/// any `cryptsetup` command does; there is no switch against that (`LUKS2_hdr_read`, lib/luks2/luks2_json_metadata.c).
+/// any `cryptsetup` command does; there is no switch against that (`LUKS2_hdr_read`, `lib/luks2/luks2_json_metadata.c`).
 fn load(place: &Place) -> Result<CryptDevice, OpenError> {
     // libcryptsetup says EINVAL for a device that is not there, as it does for one without a header.
     readable(&place.device).map_err(|error| {
@@ -96,6 +96,13 @@ fn load(place: &Place) -> Result<CryptDevice, OpenError> {
 fn readable(path: &Path) -> io::Result<()> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     OpenOptions::new().read(true).custom_flags(flags).open(path).map(drop)
+}
+
+/// The magic number of LUKS1 and of LUKS2's first copy.
+fn begins_as_luks(path: &Path) -> bool {
+    let mut magic = [0; 6];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    read.is_ok() && magic == *b"LUKS\xba\xbe"
 }
 
 fn header_of(device: &mut CryptDevice) -> Result<Header, LibcryptErr> {
@@ -129,7 +136,13 @@ fn header_of(device: &mut CryptDevice) -> Result<Header, LibcryptErr> {
 fn unreadable(place: &Place, error: &LibcryptErr) -> OpenError {
     let at = place.header.as_ref().unwrap_or(&place.device).display();
     match errno_of(error) {
-        Errno::EINVAL => OpenError::Header(log::words().unwrap_or_else(|| format!("{at} has none, or it is damaged"))),
+        Errno::EINVAL => OpenError::Header(log::words().unwrap_or_else(|| {
+            if begins_as_luks(place.header.as_ref().unwrap_or(&place.device)) {
+                format!("{at} begins with one, but it is damaged")
+            } else {
+                format!("{at} does not begin with one (is it the right device?)")
+            }
+        })),
         Errno::ENOMEM => OpenError::Memory(words(error)),
         Errno::ENODEV | Errno::ENXIO | Errno::ENOENT => OpenError::DeviceGone(words(error)),
         Errno::EBUSY => OpenError::Busy(words(error)),

@@ -27,8 +27,8 @@ use crate::secret::{MAX_KEY, Secret, protect_process};
 pub const ARGUMENT: &str = "worker";
 /// The longest request in bytes: a few paths.
 const MAX_REQUEST: u32 = 64 << 10;
-/// Where out-of-memory killing looks first (`oom_score_adj`, proc_pid_oom_score_adj(5), up to 1000): a derivation can be done again,
-/// a guest cannot.
+/// Where the out-of-memory killer looks first (`oom_score_adj` of proc(5), up to 1000): a derivation can be done again, a guest
+/// cannot.
 const OOM_SCORE: &str = "800";
 
 /// What a worker is to do.
