@@ -1,5 +1,7 @@
 //! The rule of the floors: which part of the program may use which, read from the sources themselves.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+
 use std::{
     fs,
     path::{Path, PathBuf},
