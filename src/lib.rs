@@ -2,7 +2,7 @@
 //! from this library alone runs before libvirt and without it.
 //!
 //! Floors, top to bottom; each uses only what is below it (checked by `tests/floors.rs`):
-//! `verbs` > `report` > `engine` > `unlock` > `host` and `plan` > `graph` > `config`, and the ground: `cancel`, `facts`, `secret`.
+//! `verbs` > `report` > `engine` > `unlock` > `host` and `plan` > `graph` > `config`, and the ground: `cancel`, `facts`, `pace`, `secret`.
 
 pub mod cancel;
 pub mod config;
@@ -12,6 +12,7 @@ pub mod facts;
 pub mod graph;
 pub mod host;
 pub mod monitor;
+pub mod pace;
 pub mod plan;
 pub mod report;
 pub mod secret;

@@ -10,17 +10,9 @@ use crate::config::{Config, DomainConfig, OnStopTimeout, Volume};
 use crate::event::{Outcome, Progress};
 use crate::facts::{DomainState, Facts};
 use crate::host::{CloseError, Host, Hypervisor, HypervisorError, MountError, ShutdownMode};
+use crate::pace::Pace;
 use crate::plan::{Action, Step};
 use crate::text;
-
-/// A request that a booting guest does not hear is lost: how long until it is sent again.
-const ASK_AGAIN: Duration = Duration::from_secs(10);
-/// How often a domain's state is read while it shuts down.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// How long something that is not a guest may keep a volume busy. Open files may go by themselves, so a little.
-const BUSY_LIMIT: Duration = Duration::from_secs(10);
-/// How long a destroyed domain may take to be gone: libvirt waits 10 s between SIGTERM and SIGKILL, and cleans up after it.
-const DESTROY_LIMIT: Duration = Duration::from_secs(30);
 
 /// Takes layers down.
 pub struct Down<'a> {
@@ -28,6 +20,7 @@ pub struct Down<'a> {
     host: &'a Host,
     deadline: Instant,
     uuids: BTreeMap<String, String>,
+    pace: Pace,
 }
 
 impl<'a> Down<'a> {
@@ -38,7 +31,15 @@ impl<'a> Down<'a> {
             host,
             deadline,
             uuids: facts.domain_uuids(),
+            pace: Pace::default(),
         }
+    }
+
+    /// With other limits and pauses.
+    #[must_use]
+    pub fn with_pace(mut self, pace: Pace) -> Self {
+        self.pace = pace;
+        self
     }
 
     fn left(&self) -> Duration {
@@ -57,7 +58,7 @@ impl<'a> Down<'a> {
             limit
         };
         let since = Instant::now();
-        match shut_down(hypervisor, uuid, since, limit, patience, progress, cancel) {
+        match self.shut_down(hypervisor, uuid, since, limit, patience, progress, cancel) {
             Ok(true) => return Outcome::Done(format!("shut down after {}", text::duration(rounded(since.elapsed())))),
             Ok(false) => {}
             Err(HypervisorError::Cancelled) => return Outcome::Cancelled,
@@ -70,7 +71,7 @@ impl<'a> Down<'a> {
             ));
         }
         progress.warning(format!("did not shut down within {asked} (stop-timeout): its plug is pulled"));
-        match destroy(hypervisor, uuid, cancel) {
+        match self.destroy(hypervisor, uuid, cancel) {
             Ok(true) => Outcome::Done(format!("destroyed: it did not shut down within {asked}")),
             Ok(false) => Outcome::Failed("did not end when it was destroyed; its volumes stay open".to_owned()),
             Err(HypervisorError::Cancelled) => Outcome::Cancelled,
@@ -149,15 +150,79 @@ impl<'a> Down<'a> {
                 Instant::now()
             };
             let hopeless = guests.is_empty() && busy::is_held_from_above(&users);
-            if hopeless || since.elapsed() >= BUSY_LIMIT || self.left().is_zero() {
+            if hopeless || since.elapsed() >= self.pace.busy_limit || self.left().is_zero() {
                 return Outcome::Failed(format!("is still in use and stays open: {words}"));
             }
             if words != said {
                 progress.waiting(words.clone());
                 said = words;
             }
-            if cancel.wait(LOOK_AGAIN) {
+            if cancel.wait(self.pace.look_again) {
                 return Outcome::Cancelled;
+            }
+        }
+    }
+
+    /// Asks until the domain is off. False: it still runs when `patience` is over.
+    fn shut_down(
+        &self,
+        hypervisor: &dyn Hypervisor,
+        uuid: &str,
+        since: Instant,
+        limit: Duration,
+        patience: Duration,
+        progress: Progress<'_>,
+        cancel: &Cancel,
+    ) -> Result<bool, HypervisorError> {
+        let mut requests = 0;
+        let mut next_request = since;
+        progress.waiting(format!("asked to shut down; it may take {}", text::duration(limit)));
+        loop {
+            // A daemon that restarts loses no guest: what cannot be read now is read again.
+            let state = match hypervisor.state(uuid, cancel) {
+                Err(HypervisorError::Unavailable(_)) if since.elapsed() < patience => Some(DomainState::NoState),
+                state => state?,
+            };
+            if !state.is_some_and(DomainState::is_active) {
+                return Ok(true);
+            }
+            if since.elapsed() >= patience {
+                return Ok(false);
+            }
+            if Instant::now() >= next_request {
+                requests += 1;
+                next_request = Instant::now() + self.pace.ask_again;
+                if matches!(state, Some(DomainState::Paused | DomainState::PmSuspended)) {
+                    progress.note("is paused: resumed, so that it can hear the request");
+                    tolerate(hypervisor.resume(uuid, cancel))?;
+                }
+                // The button first: every guest has one. A guest that does not hear it may have an agent that does.
+                let mode = if requests % 3 == 0 {
+                    ShutdownMode::Agent
+                } else {
+                    ShutdownMode::Acpi
+                };
+                tolerate(hypervisor.request_shutdown(uuid, mode, cancel))?;
+            }
+            if cancel.wait(self.pace.look_again) {
+                return Err(HypervisorError::Cancelled);
+            }
+        }
+    }
+
+    /// False: it still runs after [`Pace::destroy_limit`].
+    fn destroy(&self, hypervisor: &dyn Hypervisor, uuid: &str, cancel: &Cancel) -> Result<bool, HypervisorError> {
+        let since = Instant::now();
+        loop {
+            let asked = hypervisor.destroy(uuid, cancel);
+            if matches!(hypervisor.state(uuid, cancel), Ok(state) if !state.is_some_and(DomainState::is_active)) {
+                return Ok(true);
+            }
+            if since.elapsed() >= self.pace.destroy_limit {
+                return asked.map(|()| false);
+            }
+            if cancel.wait(self.pace.look_again) {
+                return Err(HypervisorError::Cancelled);
             }
         }
     }
@@ -177,74 +242,11 @@ impl Hands for Down<'_> {
     }
 }
 
-/// Asks until the domain is off. False: it still runs when `patience` is over.
-fn shut_down(
-    hypervisor: &dyn Hypervisor,
-    uuid: &str,
-    since: Instant,
-    limit: Duration,
-    patience: Duration,
-    progress: Progress<'_>,
-    cancel: &Cancel,
-) -> Result<bool, HypervisorError> {
-    let mut requests = 0;
-    let mut next_request = since;
-    progress.waiting(format!("asked to shut down; it may take {}", text::duration(limit)));
-    loop {
-        // A daemon that restarts loses no guest: what cannot be read now is read again.
-        let state = match hypervisor.state(uuid, cancel) {
-            Err(HypervisorError::Unavailable(_)) if since.elapsed() < patience => Some(DomainState::NoState),
-            state => state?,
-        };
-        if !state.is_some_and(DomainState::is_active) {
-            return Ok(true);
-        }
-        if since.elapsed() >= patience {
-            return Ok(false);
-        }
-        if Instant::now() >= next_request {
-            requests += 1;
-            next_request = Instant::now() + ASK_AGAIN;
-            if matches!(state, Some(DomainState::Paused | DomainState::PmSuspended)) {
-                progress.note("is paused: resumed, so that it can hear the request");
-                tolerate(hypervisor.resume(uuid, cancel))?;
-            }
-            // The button first: every guest has one. A guest that does not hear it may have an agent that does.
-            let mode = if requests % 3 == 0 {
-                ShutdownMode::Agent
-            } else {
-                ShutdownMode::Acpi
-            };
-            tolerate(hypervisor.request_shutdown(uuid, mode, cancel))?;
-        }
-        if cancel.wait(LOOK_AGAIN) {
-            return Err(HypervisorError::Cancelled);
-        }
-    }
-}
-
 /// Only a cancelled request ends the asking; one that failed is sent again.
 fn tolerate(result: Result<(), HypervisorError>) -> Result<(), HypervisorError> {
     match result {
         Err(HypervisorError::Cancelled) => Err(HypervisorError::Cancelled),
         _ => Ok(()),
-    }
-}
-
-/// False: it still runs after [`DESTROY_LIMIT`].
-fn destroy(hypervisor: &dyn Hypervisor, uuid: &str, cancel: &Cancel) -> Result<bool, HypervisorError> {
-    let since = Instant::now();
-    loop {
-        let asked = hypervisor.destroy(uuid, cancel);
-        if matches!(hypervisor.state(uuid, cancel), Ok(state) if !state.is_some_and(DomainState::is_active)) {
-            return Ok(true);
-        }
-        if since.elapsed() >= DESTROY_LIMIT {
-            return asked.map(|()| false);
-        }
-        if cancel.wait(LOOK_AGAIN) {
-            return Err(HypervisorError::Cancelled);
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The way up, one layer each: open, mount, start the pool, start the domain. The way back is in [`super::down`].
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::walk::Hands;
 use crate::cancel::Cancel;
@@ -12,16 +12,10 @@ use crate::graph::{Layer, Placement};
 use crate::host::watch::{self, Watch};
 use crate::host::{Host, Hypervisor, HypervisorError, MountError};
 use crate::monitor::Ended;
+use crate::pace::Pace;
 use crate::plan::{Action, Plan, Step};
 use crate::text;
 use crate::unlock::Unlocker;
-
-/// How long a start is tried while libvirt does not answer: a daemon that restarts is back by then.
-const LIBVIRT_LIMIT: Duration = Duration::from_secs(120);
-/// The pause between two such tries.
-const LIBVIRT_PAUSE: Duration = Duration::from_secs(2);
-/// How long a domain waits for a volume that only its image's backing chain named, once everything else is there.
-const LATE_VOLUME_LIMIT: Duration = Duration::from_secs(300);
 
 /// Who opens the volumes.
 pub enum Opening {
@@ -39,6 +33,7 @@ pub struct Up<'a> {
     opening: Opening,
     ranks: BTreeMap<Layer, usize>,
     uuids: BTreeMap<String, String>,
+    pace: Pace,
 }
 
 impl<'a> Up<'a> {
@@ -57,7 +52,15 @@ impl<'a> Up<'a> {
             opening,
             ranks,
             uuids: facts.domain_uuids(),
+            pace: Pace::default(),
         }
+    }
+
+    /// With other limits and pauses. Those of opening are the [`Unlocker`]'s own.
+    #[must_use]
+    pub fn with_pace(mut self, pace: Pace) -> Self {
+        self.pace = pace;
+        self
     }
 
     fn open(&self, volume: &Volume, step: &Step, progress: Progress<'_>, cancel: &Cancel) -> Outcome {
@@ -114,7 +117,7 @@ impl<'a> Up<'a> {
 
     fn start_pool(&self, name: &str, hypervisor: &dyn Hypervisor, progress: Progress<'_>, cancel: &Cancel) -> Outcome {
         progress.working("starting and reading its volumes");
-        match patiently(progress, cancel, || hypervisor.start_pool(name, cancel)) {
+        match self.patiently(progress, cancel, || hypervisor.start_pool(name, cancel)) {
             Ok(()) => Outcome::Done("started".to_owned()),
             Err(HypervisorError::Cancelled) => Outcome::Cancelled,
             Err(error) => Outcome::Failed(error.to_string()),
@@ -126,7 +129,7 @@ impl<'a> Up<'a> {
             return Outcome::Failed("libvirt has no such domain".to_owned());
         };
         // Read again: its definition may have changed while it waited, and a backing chain can be read only once it is mounted.
-        let found = match patiently(progress, cancel, || hypervisor.domain(uuid, cancel)) {
+        let found = match self.patiently(progress, cancel, || hypervisor.domain(uuid, cancel)) {
             Ok(Some(found)) => found,
             Ok(None) => return Outcome::Failed("libvirt has no such domain any more".to_owned()),
             Err(HypervisorError::Cancelled) => return Outcome::Cancelled,
@@ -136,7 +139,7 @@ impl<'a> Up<'a> {
             return outcome;
         }
         progress.working("starting");
-        match patiently(progress, cancel, || hypervisor.start(uuid, cancel)) {
+        match self.patiently(progress, cancel, || hypervisor.start(uuid, cancel)) {
             Ok(()) => Outcome::Done("started".to_owned()),
             Err(HypervisorError::Cancelled) => Outcome::Cancelled,
             Err(error) => Outcome::Failed(format!("{error}; `virsh start {name}` tries again")),
@@ -153,7 +156,7 @@ impl<'a> Up<'a> {
                 continue;
             }
             progress.waiting(format!("waiting for volume {name}, which its disk lies on"));
-            let limit = matches!(self.opening, Opening::Here(_)).then_some(LATE_VOLUME_LIMIT);
+            let limit = matches!(self.opening, Opening::Here(_)).then_some(self.pace.late_volume_limit);
             match self.await_volume(volume, limit, cancel, |facts| is_ready(volume, facts), "ready") {
                 Outcome::Done(_) => {}
                 outcome => return Err(outcome),
@@ -182,6 +185,29 @@ impl<'a> Up<'a> {
             )),
         }
     }
+
+    /// Repeats a call while libvirt does not answer, within [`Pace::libvirt_limit`].
+    fn patiently<T>(
+        &self,
+        progress: Progress<'_>,
+        cancel: &Cancel,
+        mut call: impl FnMut() -> Result<T, HypervisorError>,
+    ) -> Result<T, HypervisorError> {
+        let limit = self.pace.libvirt_limit;
+        let since = Instant::now();
+        loop {
+            match call() {
+                Err(error @ HypervisorError::Unavailable(_)) if since.elapsed() < limit => {
+                    let left = text::duration(Duration::from_secs(limit.saturating_sub(since.elapsed()).as_secs()));
+                    progress.waiting(format!("{error}; trying again for {left}"));
+                    if cancel.wait(self.pace.libvirt_pause) {
+                        return Err(HypervisorError::Cancelled);
+                    }
+                }
+                result => return result,
+            }
+        }
+    }
 }
 
 impl Hands for Up<'_> {
@@ -206,25 +232,4 @@ impl Hands for Up<'_> {
 
 fn is_ready(volume: &Volume, facts: &VolumeFacts) -> bool {
     matches!(facts.mapping, Mapping::Open(_)) && (volume.mount.is_none() || facts.mount == MountState::Ours)
-}
-
-/// Repeats a call while libvirt does not answer, within [`LIBVIRT_LIMIT`].
-fn patiently<T>(
-    progress: Progress<'_>,
-    cancel: &Cancel,
-    mut call: impl FnMut() -> Result<T, HypervisorError>,
-) -> Result<T, HypervisorError> {
-    let since = std::time::Instant::now();
-    loop {
-        match call() {
-            Err(error @ HypervisorError::Unavailable(_)) if since.elapsed() < LIBVIRT_LIMIT => {
-                let left = text::duration(Duration::from_secs(LIBVIRT_LIMIT.saturating_sub(since.elapsed()).as_secs()));
-                progress.waiting(format!("{error}; trying again for {left}"));
-                if cancel.wait(LIBVIRT_PAUSE) {
-                    return Err(HypervisorError::Cancelled);
-                }
-            }
-            result => return result,
-        }
-    }
 }

@@ -10,12 +10,8 @@ use super::words;
 use crate::config::Volume;
 use crate::event::Outcome;
 use crate::host::{Key, OpenError, Question, QuestionError};
+use crate::pace::Pace;
 use crate::secret::Secret;
-
-/// Nobody types a passphrase this fast: an answer that comes sooner is a machine's, and a wrong one costs a person no try.
-const MACHINE: Duration = Duration::from_millis(300);
-/// The pause after a machine's wrong answer grows from the first to the last of these: it would answer the next question at once.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 
 /// What asking came to.
 pub(super) enum Asked {
@@ -40,7 +36,7 @@ impl Unlocker {
         let mut tries = Tries {
             used: 0,
             last: None,
-            pause: PAUSE.0,
+            pause: self.pace.machine_pause,
             wrong: Vec::new(),
             hasher: RandomState::new(),
         };
@@ -80,7 +76,7 @@ impl Unlocker {
                 if let Some(asked) = tried {
                     return asked;
                 }
-                if let Some(asked) = tries.count(way, known, took) {
+                if let Some(asked) = tries.count(way, known, took, &self.pace) {
                     return asked;
                 }
             }
@@ -140,8 +136,8 @@ impl Tries {
     }
 
     /// Counts a wrong answer, and says so when it was the last that is allowed.
-    fn count(&mut self, way: &OnTheWay<'_>, known: bool, took: Duration) -> Option<Asked> {
-        if known || took < MACHINE {
+    fn count(&mut self, way: &OnTheWay<'_>, known: bool, took: Duration, pace: &Pace) -> Option<Asked> {
+        if known || took < pace.machine {
             let why = if known {
                 "the same passphrase as before"
             } else {
@@ -162,7 +158,7 @@ impl Tries {
             if way.cancel.wait(self.pause) {
                 return Some(Asked::Through(Outcome::Cancelled));
             }
-            self.pause = (self.pause * 2).min(PAUSE.1);
+            self.pause = (self.pause * 2).min(pace.machine_pause_longest);
             return None;
         }
         self.used += 1;

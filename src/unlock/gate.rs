@@ -8,16 +8,12 @@ use std::time::Duration;
 use crate::cancel::Cancel;
 use crate::host::{Devices, Header};
 use crate::monitor::{Ended, Monitor};
+use crate::pace::Pace;
 
 /// Left free for everything else on the host, in bytes.
 const RESERVE: u64 = 128 << 20;
 /// What a worker takes besides the derivation, in bytes.
 const WORKER: u64 = 16 << 20;
-/// Memory that others free makes no event: how often to look.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// How long to wait for memory before saying that there is not enough.
-const MEMORY_LIMIT: Duration = Duration::from_secs(30);
-
 #[derive(Default)]
 struct Running {
     derivations: usize,
@@ -28,6 +24,7 @@ struct Running {
 pub struct Gate {
     running: Monitor<Running>,
     devices: Arc<dyn Devices>,
+    pace: Pace,
     cores: usize,
 }
 
@@ -58,11 +55,12 @@ pub fn memory_of(header: &Header) -> u64 {
 
 impl Gate {
     /// A gate that asks `devices` what memory is free.
-    pub fn new(devices: Arc<dyn Devices>) -> Self {
+    pub fn new(devices: Arc<dyn Devices>, pace: Pace) -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         Self {
             running: Monitor::new(Running::default()),
             devices,
+            pace,
             cores,
         }
     }
@@ -72,7 +70,7 @@ impl Gate {
         let needed = bytes + WORKER;
         let mut waited = Duration::ZERO;
         loop {
-            let entered = self.running.wait(Some(LOOK_AGAIN), cancel, |running| {
+            let entered = self.running.wait(Some(self.pace.memory_look), cancel, |running| {
                 // What was promised is counted whole, though part of it is taken already: rather one too few than one too many.
                 let fits = self.devices.memory_available() >= needed + RESERVE + running.promised;
                 let free_core = running.derivations < self.cores;
@@ -97,8 +95,8 @@ impl Gate {
                 waited = Duration::ZERO;
                 continue;
             }
-            waited += LOOK_AGAIN;
-            if waited >= MEMORY_LIMIT {
+            waited += self.pace.memory_look;
+            if waited >= self.pace.memory_limit {
                 return Err(Refused::TooLittle {
                     needed,
                     free: self.devices.memory_available(),

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::host::Host;
 use crate::monitor::Monitor;
+use crate::pace::Pace;
 
 use gate::Gate;
 use group::Group;
@@ -28,6 +29,7 @@ pub struct Unlocker {
     gate: Gate,
     waiting_guests: BTreeMap<String, Vec<String>>,
     unanswered: Arc<Monitor<usize>>,
+    pace: Pace,
 }
 
 impl Unlocker {
@@ -43,15 +45,25 @@ impl Unlocker {
         };
         let groups = config.volumes.iter().filter_map(|volume| volume.passphrase_group.clone());
         let groups = groups.map(|name| (name.clone(), Group::new(of_group(&name)))).collect();
+        let pace = Pace::default();
         let asked = |name: &&&str| config.volume(name).is_some_and(volume::is_asked_for);
         Self {
             turn: Turn::new(),
             groups,
-            gate: Gate::new(Arc::clone(&host.devices)),
+            gate: Gate::new(Arc::clone(&host.devices), pace),
             waiting_guests,
             unanswered: Arc::new(Monitor::new(to_open.iter().filter(asked).count())),
             host: host.clone(),
+            pace,
         }
+    }
+
+    /// With other limits and pauses.
+    #[must_use]
+    pub fn with_pace(mut self, pace: Pace) -> Self {
+        self.gate = Gate::new(Arc::clone(&self.host.devices), pace);
+        self.pace = pace;
+        self
     }
 
     /// How many volumes still wait for an answer, or may have to be asked for again. Zero: every question is answered.

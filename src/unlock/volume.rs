@@ -15,9 +15,6 @@ use crate::host::{Header, Key, OpenError};
 use crate::monitor::Ended;
 use crate::text;
 
-/// A device that is not there this long after its turn came does not hold logins any more: it may be gone for good.
-const DEVICE_GRACE: Duration = Duration::from_secs(10);
-
 /// Whether somebody may be asked for this volume's key.
 pub(super) fn is_asked_for(volume: &Volume) -> bool {
     volume.unlock.contains(&Unlock::Passphrase)
@@ -160,6 +157,7 @@ fn await_device(
             }
         })
     };
+    let grace = unanswered.unlocker.pace.device_grace;
     let mut found = look(Duration::ZERO);
     if found == Err(Ended::TimedOut) {
         let limit = text::duration(volume.device_timeout);
@@ -167,11 +165,11 @@ fn await_device(
             "its device {} is not there; waiting up to {limit} for it",
             volume.device
         ));
-        found = look(volume.device_timeout.min(DEVICE_GRACE));
+        found = look(volume.device_timeout.min(grace));
     }
-    if found == Err(Ended::TimedOut) && volume.device_timeout > DEVICE_GRACE {
+    if found == Err(Ended::TimedOut) && volume.device_timeout > grace {
         unanswered.settle();
-        found = look(volume.device_timeout - DEVICE_GRACE);
+        found = look(volume.device_timeout - grace);
     }
     match found {
         Ok(device) => device,
