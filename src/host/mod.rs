@@ -8,6 +8,7 @@ pub mod keyring;
 pub mod lock;
 pub mod orders;
 pub mod ports;
+pub mod qcow2;
 pub mod questions;
 pub mod uevents;
 pub mod units;
