@@ -1,5 +1,48 @@
-//! The configuration file: [`types`] is what the rest of the program sees.
+//! The configuration file: read by [`load`], checked whole, every problem in one run with its place; [`types`] is what the rest
+//! of the program sees.
+//!
+//! The way through: [`syntax`] makes a tree of each text, [`tables`] goes through the trees and reads every table by itself,
+//! [`relations`] checks what tables say of each other. All of them complain to one [`problem`] list.
 
+mod device;
+mod domain;
+mod duration;
+mod host;
+mod load;
+mod names;
+mod near;
+mod problem;
+mod relations;
+mod syntax;
+mod tables;
 mod types;
+mod unlock;
+mod value;
+mod volume;
 
+use std::path::PathBuf;
+
+pub use load::{DEFAULT_PATH, Loaded, load};
+pub use problem::{Found, Problems};
 pub use types::{Config, DeviceSpec, DomainConfig, HostConfig, Mount, OnStopTimeout, OpenFlags, Start, Unlock, Volume};
+
+use problem::Complaints;
+
+/// Reads and checks the texts of configuration files (path, text), in the order given. Touches nothing on the machine: the paths
+/// are only for the messages.
+///
+/// # Errors
+/// All problems of all files, in the order of files and lines.
+pub fn parse(files: &[(PathBuf, String)]) -> Result<Config, Problems> {
+    let mut complaints = Complaints::default();
+    let config = read(files, true, &mut complaints);
+    complaints.into_result(files, config)
+}
+
+/// `complete`: the texts are those of all the files, so what is not in them is missing.
+fn read(files: &[(PathBuf, String)], complete: bool, complaints: &mut Complaints) -> Config {
+    let mut read = tables::read(files, complaints);
+    read.incomplete |= !complete;
+    relations::check(&read, complaints);
+    read.into_config()
+}

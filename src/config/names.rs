@@ -1,0 +1,188 @@
+//! Names and paths that the kernel, systemd or libvirt cannot carry, or that would do harm.
+
+use std::path::{Path, PathBuf};
+
+use super::problem::quoted;
+use super::value::normal;
+
+/// The longest name of a mapping, in bytes: `DM_NAME_LEN` of linux/dm-ioctl.h without the terminating zero.
+const LONGEST_MAPPING: usize = 127;
+/// The longest name of a unit, in bytes: `UNIT_NAME_MAX` of systemd's basic/unit-name.h without the terminating zero.
+const LONGEST_UNIT: usize = 255;
+
+/// Directories of the running system: a mount there would hide it.
+const SYSTEM: [&str; 18] = [
+    "/", "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/root", "/run", "/sbin", "/sys", "/tmp", "/usr",
+    "/var", "/var/lib", "/var/log",
+];
+/// Filesystems of the kernel: nothing of ours belongs below them.
+const KERNEL: [&str; 3] = ["/dev", "/proc", "/sys"];
+
+/// What keeps a volume from being `/dev/mapper/NAME`.
+pub(super) fn check_volume(name: &str) -> Result<(), String> {
+    let shown = quoted(name);
+    if name.is_empty() {
+        return Err("a volume needs a name: [volume.NAME]".to_owned());
+    }
+    if let Some(wrong) = name.chars().find(|c| !c.is_ascii_alphanumeric() && !"#+-.:=@_".contains(*c)) {
+        let wrong = quoted(&wrong.to_string());
+        return Err(format!(
+            "a volume cannot be named {shown}: /dev/mapper has no {wrong} in its names, only letters and digits of ASCII and `#+-.:=@_`"
+        ));
+    }
+    if name.len() > LONGEST_MAPPING {
+        return Err(format!(
+            "a volume cannot be named {shown}: {} bytes are too long for /dev/mapper, {LONGEST_MAPPING} fit",
+            name.len()
+        ));
+    }
+    if matches!(name, "." | ".." | "control") {
+        return Err(format!(
+            "a volume cannot be named {shown}: /dev/mapper/{name} is something else"
+        ));
+    }
+    if name.starts_with("luks-") {
+        // crypt-cleanup.sh of dracut's module crypt.
+        return Err(format!(
+            "a volume cannot be named {shown}: dracut closes what starts with `luks-` when it leaves the initramfs"
+        ));
+    }
+    Ok(())
+}
+
+/// What keeps a domain from having this name in libvirt (`virDomainDefPostParseCheck…`: no slash, no line end, not empty).
+pub(super) fn check_domain(name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("a domain needs a name: [domain.NAME]".to_owned());
+    }
+    if let Some(wrong) = name.chars().find(|c| c.is_control() || *c == '/') {
+        let wrong = quoted(&wrong.to_string());
+        return Err(format!(
+            "a domain cannot be named {}: libvirt has no {wrong} in its names",
+            quoted(name)
+        ));
+    }
+    Ok(())
+}
+
+/// The mount point that is written, or what keeps it from being one.
+pub(super) fn mount_point(text: &str) -> Result<PathBuf, String> {
+    let shown = quoted(text);
+    if !text.starts_with('/') {
+        return Err(format!("must be an absolute path, but {shown} does not start with `/`"));
+    }
+    let at = normal(Path::new(text));
+    if SYSTEM.iter().any(|system| at == Path::new(system)) {
+        return Err(format!(
+            "cannot be {shown}: a mount there would hide a directory of the system; use one of its own, such as `/srv/vm`"
+        ));
+    }
+    if let Some(kernel) = KERNEL.iter().find(|kernel| at.starts_with(kernel)) {
+        return Err(format!(
+            "cannot be {shown}: below {kernel} is only what the kernel puts there"
+        ));
+    }
+    if let Some(part) = text
+        .trim_end_matches('/')
+        .split('/')
+        .skip(1)
+        .find(|part| matches!(*part, "" | "." | ".."))
+    {
+        let wrong = if part.is_empty() { "//" } else { part };
+        return Err(format!("must not have `{wrong}` in it; write {shown} without"));
+    }
+    let unit = unit_name_length(&at);
+    if unit > LONGEST_UNIT {
+        return Err(format!(
+            "is too long: the name of its systemd unit would have {unit} bytes, {LONGEST_UNIT} fit"
+        ));
+    }
+    Ok(at)
+}
+
+/// How long the name of a path's mount unit is, in bytes, systemd-escape(1).
+fn unit_name_length(at: &Path) -> usize {
+    let path = at.as_os_str().as_encoded_bytes();
+    let escaped: usize = path[1..]
+        .iter()
+        .enumerate()
+        .map(|(place, byte)| match byte {
+            b'.' if place == 0 => 4,
+            b'/' | b':' | b'_' | b'.' => 1,
+            byte if byte.is_ascii_alphanumeric() => 1,
+            _ => 4,
+        })
+        .sum();
+    escaped + ".mount".len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes_have_names_that_dev_mapper_can_carry() {
+        for good in ["mail", "a", "vm-1.raw", "#+-.:=@_", "Luks-x", &"x".repeat(127)] {
+            assert_eq!(check_volume(good), Ok(()), "{good:?}");
+        }
+        for (bad, words) in [
+            ("", "needs a name"),
+            (".", "something else"),
+            ("..", "something else"),
+            ("control", "something else"),
+            ("a b", "no ` `"),
+            ("a/b", "no `/`"),
+            ("mäil", "no `ä`"),
+            ("a\\x20", "no `\\`"),
+            ("a\n", "no `\\n`"),
+            ("luks-mail", "dracut"),
+            (&*"x".repeat(128), "128 bytes"),
+        ] {
+            let error = check_volume(bad).unwrap_err();
+            assert!(error.contains(words), "{bad:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn domains_have_names_that_libvirt_takes() {
+        for good in ["mail", "Mail server (old)", "mäil"] {
+            assert_eq!(check_domain(good), Ok(()), "{good:?}");
+        }
+        for bad in ["", "a/b", "a\nb"] {
+            assert!(check_domain(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn mount_points_are_plain_and_hide_nothing() {
+        assert_eq!(mount_point("/srv/vm"), Ok("/srv/vm".into()));
+        assert_eq!(mount_point("/srv/vm/"), Ok("/srv/vm".into()));
+        assert_eq!(mount_point("/var/lib/libvirt/images"), Ok("/var/lib/libvirt/images".into()));
+        assert_eq!(mount_point("/srv/...vm"), Ok("/srv/...vm".into()));
+        for (bad, words) in [
+            ("srv/vm", "absolute"),
+            ("/", "hide"),
+            ("///", "hide"),
+            ("/usr", "hide"),
+            ("/etc/", "hide"),
+            ("/var//lib", "hide"),
+            ("/dev/shm/vm", "kernel"),
+            ("/srv//vm", "`//`"),
+            ("/srv/./vm", "`.`"),
+            ("/srv/../vm", "`..`"),
+            ("/srv/vm/..", "`..`"),
+        ] {
+            let error = mount_point(bad).unwrap_err();
+            assert!(error.contains(words), "{bad:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn mount_points_have_units_that_systemd_can_name() {
+        // /srv/vm-x… → srv-vm\x2dx….mount
+        let fits = format!("/srv/vm-{}", "x".repeat(255 - ".mount".len() - "srv-vm\\x2d".len()));
+        assert!(mount_point(&fits).is_ok());
+        let error = mount_point(&format!("{fits}x")).unwrap_err();
+        assert!(error.contains("256 bytes"), "{error}");
+    }
+}

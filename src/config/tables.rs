@@ -1,0 +1,169 @@
+//! Every table of every file, read by itself. What stands in several files goes into one list; a table may stand once in all.
+
+use std::path::PathBuf;
+
+use toml::de::{DeTable, DeValue};
+
+use super::domain::DomainTable;
+use super::problem::{Complaints, Place, quoted};
+use super::syntax::{self, Parsed};
+use super::types::{Config, HostConfig};
+use super::value::{Entry, Reader};
+use super::volume::VolumeTable;
+use super::{domain, host, near, volume};
+
+/// Tables of the first level.
+const TABLES: [&str; 3] = ["host", "volume", "domain"];
+const LATER: [&str; 2] = ["master", "secret"];
+
+/// All tables of all files.
+#[derive(Debug)]
+pub(super) struct Tables {
+    host: Option<(HostConfig, Place)>,
+    pub(super) volumes: Vec<VolumeTable>,
+    pub(super) domains: Vec<DomainTable>,
+    /// Whether something could not be read, so that what is not here may be there all the same.
+    pub(super) incomplete: bool,
+}
+
+impl Tables {
+    /// The configuration that the tables are.
+    pub(super) fn into_config(self) -> Config {
+        Config {
+            host: self.host.map_or_else(HostConfig::default, |(host, _)| host),
+            volumes: self.volumes.into_iter().map(|read| read.volume).collect(),
+            domains: self.domains.into_iter().map(|read| read.domain).collect(),
+        }
+    }
+}
+
+/// Reads all files.
+pub(super) fn read(files: &[(PathBuf, String)], complaints: &mut Complaints) -> Tables {
+    let mut tables = Tables {
+        host: None,
+        volumes: Vec::new(),
+        domains: Vec::new(),
+        incomplete: false,
+    };
+    for (file, (_, text)) in files.iter().enumerate() {
+        let parsed = syntax::parse(text);
+        for error in &parsed.errors {
+            let also = error
+                .first
+                .clone()
+                .map(|span| (Place { file, span }, "the first time".to_owned()));
+            let span = error.span.clone();
+            complaints.at_with(&Place { file, span }, error.message.as_str(), also.into_iter().collect());
+        }
+        tables.incomplete |= parsed.lost_a_name || !parsed.blanked.is_empty();
+        tables.read_file(&mut Reader { file, complaints }, &parsed);
+    }
+    tables
+}
+
+impl Tables {
+    fn read_file(&mut self, reader: &mut Reader<'_>, parsed: &Parsed) {
+        let root = parsed.table();
+        for entry in reader.entries(&root) {
+            match entry.key {
+                "host" => {
+                    if let Some(table) = table(reader, &entry, "[host]") {
+                        self.read_host(reader, &entry, table);
+                    }
+                }
+                "volume" | "domain" => {
+                    let title = format!("[{}.NAME]", entry.key);
+                    let Some(inner) = table(reader, &entry, &title) else {
+                        continue;
+                    };
+                    for named in reader.entries(inner) {
+                        self.read_named(reader, entry.key, &named, parsed);
+                    }
+                }
+                _ => unknown(reader, &entry),
+            }
+        }
+    }
+
+    fn read_host(&mut self, reader: &mut Reader<'_>, entry: &Entry<'_>, table: &DeTable<'_>) {
+        let host = host::read(reader, table);
+        match &self.host {
+            Some((_, first)) => twice(reader, &entry.key_place, "[host]", first),
+            None => self.host = Some((host, entry.key_place.clone())),
+        }
+    }
+
+    fn read_named(&mut self, reader: &mut Reader<'_>, kind: &str, entry: &Entry<'_>, parsed: &Parsed) {
+        let title = format!("[{kind}.{}]", entry.key);
+        let Some(inner) = entry.value.inner.as_table() else {
+            let known: &[&str] = if kind == "volume" { &volume::KEYS } else { &domain::KEYS };
+            let message = if known.contains(&entry.key) {
+                format!(
+                    "{} stands in [{kind}] itself; it belongs below a header with a name: [{kind}.NAME]",
+                    quoted(entry.key)
+                )
+            } else {
+                format!(
+                    "{} must be a table of its own: {title}",
+                    quoted(&format!("{kind}.{}", entry.key))
+                )
+            };
+            reader.complaints.at(&entry.key_place, message);
+            return;
+        };
+        let at = entry.key_place.span.start;
+        if kind == "volume" {
+            let whole = !parsed.blanked.iter().any(|blanked| blanked.contains(&at));
+            let read = volume::read(reader, entry, inner, whole);
+            match self.volumes.iter().find(|known| known.volume.name == entry.key) {
+                Some(first) => twice(reader, &entry.key_place, &title, &first.name),
+                None => self.volumes.push(read),
+            }
+        } else {
+            let read = domain::read(reader, entry, inner);
+            match self.domains.iter().find(|known| known.domain.name == entry.key) {
+                Some(first) => twice(reader, &entry.key_place, &title, &first.name),
+                None => self.domains.push(read),
+            }
+        }
+    }
+}
+
+fn table<'a>(reader: &mut Reader<'_>, entry: &Entry<'a>, header: &str) -> Option<&'a DeTable<'a>> {
+    match entry.value.inner {
+        DeValue::Table(table) => return Some(table),
+        DeValue::Array(_) => {
+            let message = format!("{} is a table, not an array: write {header}", quoted(entry.key));
+            reader.complaints.at(&entry.key_place, message);
+        }
+        _ => reader.wrong_type(&entry.value, &format!("a table: {header}")),
+    }
+    None
+}
+
+/// Only two files can have the same table here: of one file the parser says it itself.
+fn twice(reader: &mut Reader<'_>, second: &Place, title: &str, first: &Place) {
+    let message = format!("the table {title} stands twice; write all its keys below one header, in one file");
+    let also = vec![(first.clone(), "the first time".to_owned())];
+    reader.complaints.at_with(second, message, also);
+}
+
+fn unknown(reader: &mut Reader<'_>, entry: &Entry<'_>) {
+    let shown = quoted(entry.key);
+    let is_table = entry.value.inner.is_table();
+    let kinds: [(&str, &[&str]); 3] = [
+        ("[host]", &host::KEYS),
+        ("[volume.NAME]", &volume::KEYS),
+        ("[domain.NAME]", &domain::KEYS),
+    ];
+    let home = kinds.iter().find(|(_, keys)| keys.contains(&entry.key)).filter(|_| !is_table);
+    let message = if LATER.contains(&entry.key) {
+        format!("the table {shown} is not supported yet by this version of virt-unlock")
+    } else if let Some((home, _)) = home {
+        format!("{shown} stands outside of every table; it belongs below the header {home}")
+    } else {
+        let kind = if is_table { "table" } else { "key" };
+        format!("unknown {kind} {shown}; {}", near::hint(entry.key, TABLES, "tables"))
+    };
+    reader.complaints.at(&entry.key_place, message);
+}
