@@ -32,7 +32,7 @@ pub struct Loaded {
 /// All problems of all files, in the order of files and lines; a file that cannot be read is one of them.
 pub fn load(at: Option<&Path>) -> Result<Loaded, Problems> {
     let main = at.unwrap_or(Path::new(DEFAULT_PATH));
-    let mut found = Files::default();
+    let mut found = Reading::default();
     found.read(main, |error| missing_main(main, error));
     // A bare file name has an empty parent, and that means here.
     let beside = main.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -47,25 +47,25 @@ pub fn load(at: Option<&Path>) -> Result<Loaded, Problems> {
         Err(error) => found.fail(&further, cannot_read(&further, &error)),
     }
 
-    let Files {
+    let Reading {
         files,
         mut complaints,
         unread,
     } = found;
-    let config = super::read(&files, !unread, &mut complaints);
+    let config = super::read(&files, unread, &mut complaints);
     let config = complaints.into_result(&files, config)?;
     Ok(Loaded { config, files })
 }
 
 #[derive(Default)]
-struct Files {
+struct Reading {
     files: Vec<(PathBuf, String)>,
     complaints: Complaints,
     /// Whether some file could not be read.
     unread: bool,
 }
 
-impl Files {
+impl Reading {
     fn read(&mut self, path: &Path, words: impl FnOnce(&io::Error) -> String) {
         match read(path) {
             Ok(bytes) => match String::from_utf8(bytes) {

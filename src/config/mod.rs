@@ -35,14 +35,18 @@ use problem::Complaints;
 /// All problems of all files, in the order of files and lines.
 pub fn parse(files: &[(PathBuf, String)]) -> Result<Config, Problems> {
     let mut complaints = Complaints::default();
-    let config = read(files, true, &mut complaints);
+    let config = read(files, false, &mut complaints);
     complaints.into_result(files, config)
 }
 
-/// `complete`: the texts are those of all the files, so what is not in them is missing.
-fn read(files: &[(PathBuf, String)], complete: bool, complaints: &mut Complaints) -> Config {
-    let mut read = tables::read(files, complaints);
-    read.incomplete |= !complete;
+/// Every key of every table, for the test that the example shows them all.
+pub fn keys() -> impl Iterator<Item = &'static str> {
+    host::KEYS.into_iter().chain(volume::KEYS).chain(domain::KEYS)
+}
+
+/// `unread`: there are more files, which could not be read.
+fn read(files: &[(PathBuf, String)], unread: bool, complaints: &mut Complaints) -> Config {
+    let read = tables::read(files, unread, complaints);
     relations::check(&read, complaints);
     read.into_config()
 }

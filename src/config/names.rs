@@ -89,7 +89,7 @@ pub(super) fn mount_point(text: &str) -> Result<PathBuf, String> {
         .find(|part| matches!(*part, "" | "." | ".."))
     {
         let wrong = if part.is_empty() { "//" } else { part };
-        return Err(format!("must not have `{wrong}` in it; write {shown} without"));
+        return Err(format!("must not have `{wrong}` in it, as {shown} has; write the plain path"));
     }
     let unit = unit_name_length(&at);
     if unit > LONGEST_UNIT {

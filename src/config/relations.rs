@@ -18,7 +18,7 @@ pub(super) fn check(tables: &Tables, complaints: &mut Complaints) {
 
     let volumes = Order::of_volumes(&tables.volumes);
     volumes.check_circles("volume", complaints);
-    if !tables.incomplete {
+    if !tables.is_incomplete() {
         check_below(&tables.volumes, &volumes, complaints);
     }
     Order::of_domains(tables).check_circles("domain", complaints);
@@ -28,7 +28,7 @@ pub(super) fn check(tables: &Tables, complaints: &mut Complaints) {
 fn check_names(tables: &Tables, complaints: &mut Complaints) {
     let known: HashSet<&str> = tables.volumes.iter().map(|read| read.volume.name.as_str()).collect();
     let mut check = |named: &Located<String>, title: &str| {
-        if !known.contains(named.value.as_str()) && !tables.incomplete {
+        if !known.contains(named.value.as_str()) && !tables.may_have(&named.value) {
             let all = tables.volumes.iter().map(|read| read.volume.name.as_str());
             let hint = near::hint(&named.value, all, "volumes");
             complaints.at(

@@ -10,10 +10,8 @@ pub(super) struct Parsed {
     /// The text with its broken sections blanked out, of the same length.
     pub(super) text: String,
     pub(super) errors: Vec<SyntaxError>,
-    /// Sections of which only the header is left: what they say is not known.
+    /// Sections of which nothing but the header is left, if that: what they say is not known.
     pub(super) blanked: Vec<Range<usize>>,
-    /// Whether a whole section was lost, its name too.
-    pub(super) lost_a_name: bool,
 }
 
 /// An error of syntax.
@@ -25,7 +23,7 @@ pub(super) struct SyntaxError {
 }
 
 /// So many broken sections are looked at; what has more is no configuration file, and each costs a reading of the whole text.
-const MOST_ERRORS: usize = 50;
+const MOST_ERRORS: usize = 20;
 
 /// Reads a text.
 pub(super) fn parse(original: &str) -> Parsed {
@@ -34,7 +32,6 @@ pub(super) fn parse(original: &str) -> Parsed {
         text: original.to_owned(),
         errors: Vec::new(),
         blanked: Vec::new(),
-        lost_a_name: false,
     };
     let mut blank = vec![false; sections.len()];
     loop {
@@ -47,15 +44,16 @@ pub(super) fn parse(original: &str) -> Parsed {
                 .extend(errors.iter().map(|error| twice(original, &sections, error)));
             break;
         };
-        let message = format!("this is not valid TOML: {}", error.message());
         let span = error.span().unwrap_or(0..0);
         let at = sections.iter().rposition(|section| section.start <= span.start).unwrap_or(0);
         // An array or a string without its end is noticed only at the next header, or at the end of the file.
-        let blamed = if at > 0 && sections[at].header.contains(&span.start) && sections[at].is_sound(original) {
-            at - 1
+        let is_from_above = at > 0 && sections[at].header.contains(&span.start) && sections[at].is_sound(original);
+        let (blamed, where_to_look) = if is_from_above {
+            (at - 1, "; look above: something that was begun there has no end")
         } else {
-            at
+            (at, "")
         };
+        let message = format!("this is not valid TOML: {}{where_to_look}", error.message());
         if !parsed.errors.iter().any(|known| known.span == span) {
             parsed.errors.push(SyntaxError {
                 span,
@@ -69,18 +67,18 @@ pub(super) fn parse(original: &str) -> Parsed {
             .find(|section| !blank[*section]);
         let Some(blamed) = next.filter(|_| parsed.errors.len() < MOST_ERRORS) else {
             parsed.text = blank_out(&parsed.text, 0..original.len());
-            parsed.lost_a_name = true;
+            parsed.blanked.push(0..original.len());
             break;
         };
         blank[blamed] = true;
         let section = &sections[blamed];
-        if section.is_sound(original) {
-            parsed.text = blank_out(&parsed.text, section.header.end..section.end);
-            parsed.blanked.push(section.start..section.end);
+        let from = if section.is_sound(original) {
+            section.header.end
         } else {
-            parsed.text = blank_out(&parsed.text, section.start..section.end);
-            parsed.lost_a_name = true;
-        }
+            section.start
+        };
+        parsed.text = blank_out(&parsed.text, from..section.end);
+        parsed.blanked.push(section.start..section.end);
     }
     parsed
 }

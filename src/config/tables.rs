@@ -22,11 +22,23 @@ pub(super) struct Tables {
     host: Option<(HostConfig, Place)>,
     pub(super) volumes: Vec<VolumeTable>,
     pub(super) domains: Vec<DomainTable>,
-    /// Whether something could not be read, so that what is not here may be there all the same.
-    pub(super) incomplete: bool,
+    /// Whether there are files that could not be read at all.
+    unread: bool,
+    /// Parts of files that could not be read.
+    broken: Vec<String>,
 }
 
 impl Tables {
+    /// Whether something could not be read, so that what is not here may be there all the same.
+    pub(super) fn is_incomplete(&self) -> bool {
+        self.unread || !self.broken.is_empty()
+    }
+
+    /// Whether what could not be read may have a table of this name.
+    pub(super) fn may_have(&self, name: &str) -> bool {
+        self.unread || self.broken.iter().any(|text| text.contains(name))
+    }
+
     /// The configuration that the tables are.
     pub(super) fn into_config(self) -> Config {
         Config {
@@ -37,13 +49,14 @@ impl Tables {
     }
 }
 
-/// Reads all files.
-pub(super) fn read(files: &[(PathBuf, String)], complaints: &mut Complaints) -> Tables {
+/// Reads all files. `unread`: there are more, which could not be read.
+pub(super) fn read(files: &[(PathBuf, String)], unread: bool, complaints: &mut Complaints) -> Tables {
     let mut tables = Tables {
         host: None,
         volumes: Vec::new(),
         domains: Vec::new(),
-        incomplete: false,
+        unread,
+        broken: Vec::new(),
     };
     for (file, (_, text)) in files.iter().enumerate() {
         let parsed = syntax::parse(text);
@@ -55,7 +68,9 @@ pub(super) fn read(files: &[(PathBuf, String)], complaints: &mut Complaints) -> 
             let span = error.span.clone();
             complaints.at_with(&Place { file, span }, error.message.as_str(), also.into_iter().collect());
         }
-        tables.incomplete |= parsed.lost_a_name || !parsed.blanked.is_empty();
+        tables
+            .broken
+            .extend(parsed.blanked.iter().map(|blanked| text[blanked.clone()].to_owned()));
         tables.read_file(&mut Reader { file, complaints }, &parsed);
     }
     tables
@@ -113,9 +128,11 @@ impl Tables {
         };
         let at = entry.key_place.span.start;
         if kind == "volume" {
-            let whole = !parsed.blanked.iter().any(|blanked| blanked.contains(&at));
+            let first = self.volumes.iter().find(|known| known.volume.name == entry.key);
+            // What is not in the second of two tables may be in the first one.
+            let whole = first.is_none() && !parsed.blanked.iter().any(|blanked| blanked.contains(&at));
             let read = volume::read(reader, entry, inner, whole);
-            match self.volumes.iter().find(|known| known.volume.name == entry.key) {
+            match first {
                 Some(first) => twice(reader, &entry.key_place, &title, &first.name),
                 None => self.volumes.push(read),
             }

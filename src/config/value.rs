@@ -16,7 +16,7 @@ use super::problem::{Complaints, Place, quoted};
 pub(super) struct Value<'a> {
     pub(super) inner: &'a DeValue<'a>,
     pub(super) place: Place,
-    /// Such as "`device`", or "each entry of `after`".
+    /// Such as "`device`", or "an entry of `after`".
     what: String,
 }
 
@@ -190,7 +190,7 @@ impl Reader<'_> {
         let values = array.iter().map(|item| Value {
             inner: item.get_ref(),
             place: self.place(item),
-            what: format!("each entry of {}", value.what),
+            what: format!("an entry of {}", value.what),
         });
         Some(values.collect())
     }

@@ -1,0 +1,208 @@
+//! The configuration file: what is read from it, and what each mistake gets: the place and the words.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use virt_unlock::config::{self, Config, DeviceSpec, DomainConfig, Mount, OnStopTimeout, Problems, Start, Unlock, Volume};
+
+#[path = "config/files.rs"]
+mod files;
+#[path = "config/mistakes.rs"]
+mod mistakes;
+#[path = "config/robust.rs"]
+mod robust;
+
+fn parse(text: &str) -> Result<Config, Problems> {
+    config::parse(&[(PathBuf::from("config.toml"), text.to_owned())])
+}
+
+/// What is read from a sound text.
+fn read(text: &str) -> Config {
+    parse(text).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+#[test]
+fn an_empty_file_is_a_configuration_of_defaults() {
+    assert_eq!(read(""), Config::default());
+    assert_eq!(read("# nothing\r\n\r\n"), Config::default());
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = read(
+        r#"
+        [host]
+        libvirt-uri = "qemu+ssh://root@other/system"
+        hold-login = "0"
+        stop-timeout = 30
+        stop-deadline = "1h 30min"
+
+        [volume.mail]
+        device = "UUID=0f5e2a4c-9b1d-4e6f-8a7b-3c2d1e0f9a8b"
+        header = "/srv/vm/mail.header"
+        unlock = [{ key-file = "/srv/vm/mail.key", key-file-offset = 0x10, key-file-size = 64 }, "passphrase"]
+        passphrase-group = "guests"
+        tries = 0
+        after = ["vm"]
+        device-timeout = "500ms"
+        read-only = true
+        discard = true
+        same-cpu-crypt = true
+        submit-from-crypt-cpus = true
+        no-read-workqueue = true
+        no-write-workqueue = true
+        private = false
+
+        [volume.vm]
+        device = "/dev/vg0/vm"
+        mount = { where = "/srv/vm/", type = "ext4", options = "noatime,discard" }
+        pools = ["vm", "iso"]
+
+        [domain."Mail server"]
+        start = true
+        after = ["web"]
+        volumes = ["mail"]
+        ready = "running"
+        ready-timeout = "1min"
+        stop = "shutdown"
+        stop-timeout = "10min"
+        on-stop-timeout = "wait"
+
+        [domain.web]
+        start = false
+        "#,
+    );
+
+    let host = &config.host;
+    assert_eq!(host.libvirt_uri, "qemu+ssh://root@other/system");
+    assert_eq!(
+        [host.hold_login, host.stop_timeout, host.stop_deadline].map(|span| span.as_secs()),
+        [0, 30, 5400]
+    );
+
+    let mut mail = Volume::new("mail", DeviceSpec::Uuid("0f5e2a4c-9b1d-4e6f-8a7b-3c2d1e0f9a8b".into()));
+    mail.header = Some("/srv/vm/mail.header".into());
+    let key_file = Unlock::KeyFile {
+        path: "/srv/vm/mail.key".into(),
+        offset: 16,
+        size: Some(64),
+    };
+    mail.unlock = vec![key_file, Unlock::Passphrase];
+    mail.passphrase_group = Some("guests".into());
+    mail.tries = 0;
+    mail.after = vec!["vm".into()];
+    mail.device_timeout = Duration::from_millis(500);
+    mail.flags.read_only = true;
+    mail.flags.discard = true;
+    mail.flags.same_cpu_crypt = true;
+    mail.flags.submit_from_crypt_cpus = true;
+    mail.flags.no_read_workqueue = true;
+    mail.flags.no_write_workqueue = true;
+    mail.flags.private = false;
+
+    let mut vm = Volume::new("vm", DeviceSpec::Path("/dev/vg0/vm".into()));
+    vm.mount = Some(Mount {
+        at: "/srv/vm".into(),
+        fstype: Some("ext4".into()),
+        options: Some("noatime,discard".into()),
+    });
+    vm.flags.private = false;
+    vm.pools = vec!["vm".into(), "iso".into()];
+    assert_eq!(config.volumes, [mail, vm]);
+
+    let mut server = DomainConfig::new("Mail server");
+    server.start = Start::Always;
+    server.after = vec!["web".into()];
+    server.volumes = Some(vec!["mail".into()]);
+    server.ready_timeout = Duration::from_secs(60);
+    server.stop_timeout = Some(Duration::from_secs(600));
+    server.on_stop_timeout = OnStopTimeout::Wait;
+    let mut web = DomainConfig::new("web");
+    web.start = Start::Never;
+    assert_eq!(config.domains, [server, web]);
+}
+
+#[test]
+fn what_is_not_written_has_the_defaults_of_the_contract() {
+    let config =
+        read("[volume.raw]\ndevice = \"LABEL=raw\"\n[volume.fs]\ndevice = \"PARTLABEL=fs\"\nmount = \"/srv/fs\"\n[domain.d]\n");
+    assert_eq!(config.volumes[0], Volume::new("raw", DeviceSpec::Label("raw".into())));
+    assert!(config.volumes[0].flags.private);
+    assert!(!config.volumes[1].flags.private, "systemd must see what it mounts");
+    assert_eq!(config.domains, [DomainConfig::new("d")]);
+}
+
+#[test]
+fn tables_come_in_the_order_of_the_file_and_can_be_written_in_any_form_of_toml() {
+    let config = read(
+        "volume.z.device = '/dev/z'\nvolume.a = { device = '/dev/a', mount.where = '/srv/a' }\nvolume.m.device = '/dev/m'\n",
+    );
+    let names: Vec<&str> = config.volumes.iter().map(|volume| volume.name.as_str()).collect();
+    assert_eq!(names, ["z", "a", "m"]);
+    assert_eq!(
+        config.volumes[1].mount.as_ref().map(|mount| mount.at.as_path()),
+        Some(Path::new("/srv/a"))
+    );
+}
+
+#[test]
+fn a_volume_and_a_domain_may_share_a_name_and_a_domain_may_come_after_one_without_a_table() {
+    let config = read("[volume.mail]\ndevice = '/dev/m'\n[domain.mail]\nafter = ['somebody']\nvolumes = []\n");
+    assert_eq!(config.domains[0].after, ["somebody"]);
+    assert_eq!(config.domains[0].volumes.as_deref(), Some(&[][..]));
+}
+
+#[test]
+fn a_mount_below_another_is_fine_with_after_direct_or_not() {
+    read(
+        "[volume.a]\ndevice = '/dev/a'\nmount = '/srv'\n[volume.b]\ndevice = '/dev/b'\nafter = ['a']\n\
+         [volume.c]\ndevice = '/dev/c'\nafter = ['b']\nmount = '/srv/c'\nheader = '/srv/header'\n\
+         [volume.d]\ndevice = '/dev/d'\nmount = '/srv-d'\n",
+    );
+}
+
+/// What the example says when nothing in it is commented out.
+fn uncommented(example: &str) -> String {
+    let lines = example.lines().map(|line| match line.strip_prefix('#') {
+        Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase()) => key,
+        _ => line,
+    });
+    lines.collect::<Vec<&str>>().join("\n")
+}
+
+#[test]
+fn the_example_is_a_configuration_of_both_layouts() {
+    let config = read(&fs::read_to_string(path("config.example.toml")).unwrap());
+    let mounted: Vec<bool> = config.volumes.iter().map(|volume| volume.mount.is_some()).collect();
+    assert_eq!(mounted, [false, true]);
+    assert_eq!(config.domains.len(), 1);
+}
+
+#[test]
+fn the_examples_keys_are_all_there_and_its_commented_ones_say_the_defaults() {
+    let example = fs::read_to_string(path("config.example.toml")).unwrap();
+    let text = uncommented(&example);
+    let mut config = read(&text);
+
+    // Those with no default have an example in its place.
+    let mail = &mut config.volumes[0];
+    assert_eq!(mail.header.take(), Some("/root/headers/mail.img".into()));
+    assert_eq!(mail.passphrase_group.take(), Some("guests".into()));
+    assert_eq!(std::mem::take(&mut config.volumes[1].pools), ["vm"]);
+    let web = &mut config.domains[0];
+    assert_eq!(std::mem::take(&mut web.after), ["mail"]);
+    assert_eq!(web.volumes.take(), Some(vec!["vm".to_owned()]));
+    assert_eq!(web.stop_timeout.take(), Some(config.host.stop_timeout));
+    assert_eq!(config, read(&example));
+
+    for key in config::keys() {
+        let is_shown = |line: &str| line.trim_start_matches(['#', ' ']).starts_with(&format!("{key} ="));
+        assert!(text.lines().any(is_shown), "the example does not show `{key}`");
+    }
+}
