@@ -48,14 +48,12 @@ fn is_uuid(text: &str) -> bool {
     lengths == [8, 4, 4, 4, 12] && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
 }
 
-/// Whether both name one device, by their letters alone. (A link and what it leads to are told apart here.)
-pub(super) fn same(one: &DeviceSpec, other: &DeviceSpec) -> bool {
-    match (one, other) {
-        (DeviceSpec::Path(one), DeviceSpec::Path(other)) => normal(one) == normal(other),
-        (DeviceSpec::Uuid(one), DeviceSpec::Uuid(other)) | (DeviceSpec::PartUuid(one), DeviceSpec::PartUuid(other)) => {
-            one.eq_ignore_ascii_case(other)
-        }
-        _ => one == other,
+/// The same for every spelling of one name of a device. (A link and what it leads to are told apart here.)
+pub(super) fn identity(device: &DeviceSpec) -> String {
+    match device {
+        DeviceSpec::Path(path) => normal(path).to_string_lossy().into_owned(),
+        DeviceSpec::Uuid(_) | DeviceSpec::PartUuid(_) => device.to_string().to_ascii_uppercase(),
+        DeviceSpec::Label(_) | DeviceSpec::PartLabel(_) => device.to_string(),
     }
 }
 
@@ -99,7 +97,7 @@ mod tests {
 
     #[test]
     fn one_device_in_two_spellings_is_one_device() {
-        let same_text = |one: &str, other: &str| same(&parse(one).unwrap(), &parse(other).unwrap());
+        let same_text = |one: &str, other: &str| identity(&parse(one).unwrap()) == identity(&parse(other).unwrap());
         assert!(same_text("/dev/vg0/mail", "/dev//vg0/./mail/"));
         assert!(same_text(&format!("UUID={UUID}"), &format!("UUID={}", UUID.to_uppercase())));
         assert!(!same_text("LABEL=mail", "LABEL=MAIL"));

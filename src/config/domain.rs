@@ -3,7 +3,7 @@
 use toml::de::{DeTable, DeValue};
 
 use super::names;
-use super::problem::{Place, quoted};
+use super::problem::{Place, header, quoted};
 use super::types::{DomainConfig, OnStopTimeout, Start};
 use super::value::{Entry, Located, Reader, Value};
 
@@ -35,7 +35,7 @@ pub(super) fn read(reader: &mut Reader<'_>, entry: &Entry<'_>, table: &DeTable<'
     if let Err(words) = names::check_domain(entry.key) {
         reader.complaints.at(&entry.key_place, words);
     }
-    let title = format!("[domain.{}]", entry.key);
+    let title = header("domain", entry.key);
     let mut read = DomainTable {
         domain: DomainConfig::new(entry.key),
         name: entry.key_place.clone(),

@@ -201,15 +201,34 @@ fn boundary(text: &str, at: usize) -> usize {
         .unwrap_or(0)
 }
 
-/// A name or value out of a file as it stands in a message: between backquotes, with control characters made visible, and not
-/// without end.
+/// A name or value out of a file as it stands in a message: between backquotes.
 pub(super) fn quoted(text: &str) -> String {
-    const LONGEST: usize = 60;
-    let mut shown: String = text.chars().take(LONGEST).flat_map(visible).collect();
-    if text.chars().nth(LONGEST).is_some() {
-        shown.push('…');
+    format!("`{}`", short(text))
+}
+
+/// The header of a table of its own: `[volume.mail]`, `[domain."Mail server"]`.
+pub(super) fn header(kind: &str, name: &str) -> String {
+    let is_bare = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    let name = short(name);
+    if is_bare {
+        format!("[{kind}.{name}]")
+    } else {
+        format!("[{kind}.\"{name}\"]")
     }
-    format!("`{shown}`")
+}
+
+/// A name or value out of a file, not without end.
+pub(super) fn short(text: &str) -> String {
+    const LONGEST: usize = 60;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => plain(&text[..end]) + "…",
+        None => plain(text),
+    }
+}
+
+/// Words with control characters made visible: they would do things to a terminal.
+pub(super) fn plain(text: &str) -> String {
+    text.chars().flat_map(visible).collect()
 }
 
 fn visible(character: char) -> impl Iterator<Item = char> {
@@ -245,6 +264,8 @@ mod tests {
     fn quoted_words_are_short_and_visible() {
         assert_eq!(quoted("mail"), "`mail`");
         assert_eq!(quoted("a\u{1b}[1m\n"), "`a\\u{1b}[1m\\n`");
+        assert_eq!(header("volume", "mail"), "[volume.mail]");
+        assert_eq!(header("domain", "Mail\tserver"), "[domain.\"Mail\\tserver\"]");
         assert_eq!(quoted(&"x".repeat(61)), format!("`{}…`", "x".repeat(60)));
     }
 }

@@ -1,9 +1,10 @@
 //! What tables say of each other: names that must be there, things that two cannot have, and orders that go in a circle.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
 
-use super::problem::{Complaints, Place, quoted};
+use super::problem::{Complaints, Place, header, quoted, short};
 use super::tables::Tables;
 use super::value::{Located, normal};
 use super::volume::VolumeTable;
@@ -38,27 +39,29 @@ fn check_names(tables: &Tables, complaints: &mut Complaints) {
         }
     };
     for read in &tables.volumes {
-        let title = format!("`after` of [volume.{}]", read.volume.name);
+        let title = format!("`after` of {}", header("volume", &read.volume.name));
         read.after.iter().for_each(|named| check(named, &title));
     }
     for read in &tables.domains {
-        let title = format!("`volumes` of [domain.{}]", read.domain.name);
+        let title = format!("`volumes` of {}", header("domain", &read.domain.name));
         read.volumes.iter().for_each(|named| check(named, &title));
     }
 }
 
 fn check_devices(volumes: &[VolumeTable], complaints: &mut Complaints) {
-    for (place, read) in volumes.iter().enumerate() {
-        let Some(at) = &read.device else { continue };
-        let same = |other: &&VolumeTable| device::same(&other.volume.device, &read.volume.device);
-        let with_device = volumes[..place].iter().filter(|other| other.device.is_some());
-        if let Some((first, also)) = with_device
-            .filter(same)
-            .find_map(|first| Some((first, first.device.clone()?)))
-        {
-            let (this, other) = (quoted(&read.volume.name), quoted(&first.volume.name));
-            let message = format!("the volumes {other} and {this} have the same device; a device can be only one volume");
-            complaints.at_with(at, message, vec![(also, format!("the device of {other}"))]);
+    let mut known: HashMap<String, (&VolumeTable, &Place)> = HashMap::new();
+    for read in volumes {
+        let Some(place) = &read.device else { continue };
+        match known.entry(device::identity(&read.volume.device)) {
+            Entry::Occupied(first) => {
+                let (first, also) = first.get();
+                let (this, other) = (quoted(&read.volume.name), quoted(&first.volume.name));
+                let message = format!("the volumes {other} and {this} have the same device; a device can be only one volume");
+                complaints.at_with(place, message, vec![((*also).clone(), format!("the device of {other}"))]);
+            }
+            Entry::Vacant(free) => {
+                free.insert((read, place));
+            }
         }
     }
 }
@@ -66,14 +69,17 @@ fn check_devices(volumes: &[VolumeTable], complaints: &mut Complaints) {
 fn check_mounts(volumes: &[VolumeTable], complaints: &mut Complaints) {
     let mut known: HashMap<&Path, (&VolumeTable, &Place)> = HashMap::new();
     for (read, place, at) in mounts(volumes) {
-        match known.get(at) {
-            Some((first, also)) => {
+        match known.entry(at) {
+            Entry::Occupied(first) => {
+                let (first, also) = first.get();
                 let (this, other) = (quoted(&read.volume.name), quoted(&first.volume.name));
                 let message = format!("the volumes {other} and {this} have the same mount point; each needs its own");
                 let also = vec![((*also).clone(), format!("the mount point of {other}"))];
                 complaints.at_with(place, message, also);
             }
-            None => drop(known.insert(at, (read, place))),
+            Entry::Vacant(free) => {
+                free.insert((read, place));
+            }
         }
     }
 }
@@ -82,8 +88,9 @@ fn check_pools(volumes: &[VolumeTable], complaints: &mut Complaints) {
     let mut known: HashMap<&str, (&VolumeTable, &Place)> = HashMap::new();
     for read in volumes {
         for pool in &read.pools {
-            match known.get(pool.value.as_str()) {
-                Some((first, also)) => {
+            match known.entry(&pool.value) {
+                Entry::Occupied(first) => {
+                    let (first, also) = first.get();
                     let other = quoted(&first.volume.name);
                     let message = format!(
                         "the pool {} is named by volume {other} too; a pool lies on one volume",
@@ -92,7 +99,9 @@ fn check_pools(volumes: &[VolumeTable], complaints: &mut Complaints) {
                     let also = vec![((*also).clone(), format!("the pool of {other}"))];
                     complaints.at_with(&pool.place, message, also);
                 }
-                None => drop(known.insert(&pool.value, (read, &pool.place))),
+                Entry::Vacant(free) => {
+                    free.insert((read, &pool.place));
+                }
             }
         }
     }
@@ -113,10 +122,10 @@ fn check_below(volumes: &[VolumeTable], order: &Order<'_>, complaints: &mut Comp
                     "the {what} lies on volume {name}, which is opened after this one: take the `after` out there, or move the {what}"
                 ),
                 (false, false, false) => {
-                    let written = format!("after = [\"{}\"]", outer.volume.name);
+                    let written = format!("after = [\"{}\"]", short(&outer.volume.name));
                     format!(
-                        "this {what} lies on the mount of volume {name}: [volume.{}] needs `{written}`",
-                        volumes[this].volume.name
+                        "this {what} lies on the mount of volume {name}: {} needs `{written}`",
+                        header("volume", &volumes[this].volume.name)
                     )
                 }
             };

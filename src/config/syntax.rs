@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use toml::de::{DeTable, Error};
 
+use super::problem::{plain, quoted, short};
+
 /// A text as far as it could be read.
 pub(super) struct Parsed {
     /// The text with its broken sections blanked out, of the same length.
@@ -53,7 +55,7 @@ pub(super) fn parse(original: &str) -> Parsed {
         } else {
             (at, "")
         };
-        let message = format!("this is not valid TOML: {}{where_to_look}", error.message());
+        let message = format!("this is not valid TOML: {}{where_to_look}", plain(error.message()));
         if !parsed.errors.iter().any(|known| known.span == span) {
             parsed.errors.push(SyntaxError {
                 span,
@@ -148,9 +150,10 @@ fn twice(text: &str, sections: &[Section], error: &Error) -> SyntaxError {
     let message = if is_header {
         let header = text[sections[at].header.clone()].trim();
         let header = header.split('#').next().unwrap_or_default().trim_end();
+        let header = short(header);
         format!("the table {header} stands twice; write all its keys below one header")
     } else {
-        format!("the key `{word}` stands twice in one table; keep one of them")
+        format!("the key {} stands twice in one table; keep one of them", quoted(word))
     };
     SyntaxError {
         first: first_of_two(text, &sections[..=at], is_header, span.start, word),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use toml::de::{DeTable, DeValue};
 
 use super::domain::DomainTable;
-use super::problem::{Complaints, Place, quoted};
+use super::problem::{Complaints, Place, header, quoted};
 use super::syntax::{self, Parsed};
 use super::types::{Config, HostConfig};
 use super::value::{Entry, Reader};
@@ -109,7 +109,7 @@ impl Tables {
     }
 
     fn read_named(&mut self, reader: &mut Reader<'_>, kind: &str, entry: &Entry<'_>, parsed: &Parsed) {
-        let title = format!("[{kind}.{}]", entry.key);
+        let title = header(kind, entry.key);
         let Some(inner) = entry.value.inner.as_table() else {
             let known: &[&str] = if kind == "volume" { &volume::KEYS } else { &domain::KEYS };
             let message = if known.contains(&entry.key) {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use toml::de::{DeTable, DeValue};
 
-use super::problem::{Place, quoted};
+use super::problem::{Place, header, quoted};
 use super::types::{DeviceSpec, Mount, Unlock, Volume};
 use super::value::{Entry, Located, Reader, Value};
 use super::{device, names, unlock};
@@ -53,7 +53,7 @@ pub(super) fn read(reader: &mut Reader<'_>, entry: &Entry<'_>, table: &DeTable<'
     if let Err(words) = names::check_volume(entry.key) {
         reader.complaints.at(&entry.key_place, words);
     }
-    let title = format!("[volume.{}]", entry.key);
+    let title = header("volume", entry.key);
     let mut read = VolumeTable {
         // The placeholder never leaves this module: without a device there is a complaint, and then no configuration.
         volume: Volume::new(entry.key, DeviceSpec::Path(PathBuf::new())),

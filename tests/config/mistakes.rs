@@ -538,6 +538,23 @@ fn what_stands_twice_in_one_file() {
 }
 
 #[test]
+fn odd_names_are_shown_as_they_would_be_written() {
+    let odd = complaints(&[
+        "[volume.\"a\\u001b[2J\"]\ndevice = '/dev/a'\ntry = 3\n[domain.'Mail server']\nready-timeout = 'x\\n'\ncolour = 1\n",
+    ]);
+    assert_eq!(
+        odd,
+        [
+            "1:9: a volume cannot be named `a\\u{1b}[2J`: /dev/mapper has no `\\u{1b}` in its names, only letters and digits of ASCII and \
+             `#+-.:=@_`",
+            "3:1: unknown key `try` in [volume.\"a\\u{1b}[2J\"]; known keys: `device`, `header`, `unlock`, `passphrase-group`, `tries`, `after`, `device-timeout`, `read-only`, `discard`, `same-cpu-crypt`, `submit-from-crypt-cpus`, `no-read-workqueue`, `no-write-workqueue`, `private`, `mount`, `pools`",
+            "5:17: `ready-timeout` is not a span of time: `x\\n` is no span of time; write it as `90s`, `3min`, `1h 30min` or `0`",
+            "6:1: unknown key `colour` in [domain.\"Mail server\"]; known keys: `start`, `after`, `volumes`, `ready`, `ready-timeout`, `stop`, `stop-timeout`, `on-stop-timeout`",
+        ]
+    );
+}
+
+#[test]
 fn text_without_an_end() {
     check(&[
         (

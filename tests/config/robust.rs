@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use virt_unlock::config;
+use virt_unlock::facts::{DomainFacts, DomainState, Facts, LibvirtFacts};
+use virt_unlock::graph;
 
 const PIECES: [&str; 24] = [
     "[",
@@ -109,6 +111,50 @@ proptest! {
             _ => format!("{line}\n"),
         });
         check(&[changed.collect()])?;
+    }
+}
+
+/// Some of `names`, as an array of TOML.
+fn some_of(names: &'static [&'static str]) -> impl Strategy<Value = String> {
+    prop::sample::subsequence(names, 0..=2).prop_map(|chosen| format!("{chosen:?}"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 1000, ..ProptestConfig::default() })]
+
+    /// What is found here does not meet anybody later: whatever is no problem has a graph.
+    #[test]
+    fn a_sound_configuration_has_no_circle(
+        volumes in prop::collection::vec((some_of(&["v0", "v1", "v2"]), prop::option::of(prop::sample::select(&["/m", "/m/n", "/m/n/o", "/x"][..]))), 3),
+        domains in prop::collection::vec(some_of(&["d0", "d1", "d2"]), 3),
+    ) {
+        let mut text = String::new();
+        for (number, (after, mount)) in volumes.iter().enumerate() {
+            let mount = mount.map_or_else(String::new, |at| format!("mount = {at:?}\n"));
+            text += &format!("[volume.v{number}]\ndevice = '/dev/{number}'\nafter = {after}\n{mount}");
+        }
+        for (number, after) in domains.iter().enumerate() {
+            text += &format!("[domain.d{number}]\nafter = {after}\n");
+        }
+        check(&[text.clone()])?;
+        if let Ok(config) = super::parse(&text) {
+            let domains = (0..3).map(|number| domain(&format!("d{number}"))).collect();
+            let libvirt = LibvirtFacts { domains, ..LibvirtFacts::default() };
+            let facts = Facts { libvirt: Some(libvirt), ..Facts::default() };
+            let graph = graph::of(&config, &facts);
+            prop_assert!(graph.is_ok(), "{}", graph.unwrap_err());
+        }
+    }
+}
+
+fn domain(name: &str) -> DomainFacts {
+    DomainFacts {
+        name: name.to_owned(),
+        uuid: String::new(),
+        state: DomainState::ShutOff,
+        autostart: true,
+        sources: Vec::new(),
+        restarts_on_poweroff: false,
     }
 }
 
