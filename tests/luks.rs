@@ -316,7 +316,7 @@ impl Long {
         // Keyslot 0's iterations: in a LUKS1 header a big-endian number at byte 212 (LUKS1 On-Disk Format, table 3).
         bench.damage(212, &u32::MAX.to_be_bytes());
         bench.start_by(&format!(
-            "echo $$ > {}; exec \"$@\"",
+            "ulimit -c $(ulimit -H -c); echo $$ > {}; exec \"$@\"",
             bench.folder.path().join("pid").display()
         ));
         Self(bench)
@@ -355,7 +355,7 @@ fn soon<R>(mut look: impl FnMut() -> Option<R>) -> R {
     }
 }
 
-/// The time that the worker has spent computing (proc_pid_stat(5), field 14); `None` until it is one.
+/// The time that the worker has spent computing (proc(5), field 14); `None` until it is one.
 fn cpu_ticks(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (name, rest) = stat.rsplit_once(") ")?;
