@@ -57,11 +57,17 @@ impl AsFd for Cancel {
 /// # Errors
 /// What `poll(2)` says, but for `EINTR`, which is waited out.
 pub fn poll_readable(fds: &[BorrowedFd<'_>], limit: Option<Duration>) -> std::io::Result<Vec<bool>> {
+    let fds: Vec<_> = fds.iter().map(|fd| (*fd, PollFlags::POLLIN | PollFlags::POLLPRI)).collect();
+    poll_for(&fds, limit)
+}
+
+/// Like [`poll_readable`], for each descriptor with the events that are waited for.
+///
+/// # Errors
+/// What `poll(2)` says, but for `EINTR`, which is waited out.
+pub fn poll_for(fds: &[(BorrowedFd<'_>, PollFlags)], limit: Option<Duration>) -> std::io::Result<Vec<bool>> {
     let deadline = limit.map(|limit| std::time::Instant::now() + limit);
-    let mut set: Vec<PollFd<'_>> = fds
-        .iter()
-        .map(|fd| PollFd::new(*fd, PollFlags::POLLIN | PollFlags::POLLPRI))
-        .collect();
+    let mut set: Vec<PollFd<'_>> = fds.iter().map(|(fd, events)| PollFd::new(*fd, *events)).collect();
     loop {
         let timeout = match deadline {
             None => PollTimeout::NONE,

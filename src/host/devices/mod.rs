@@ -1,0 +1,120 @@
+//! Block devices, mappings, mounts and their users, as the kernel and udev have them: sysfs, udev's database and links, procfs.
+//! Reads only. Device-mapper is read in sysfs and not asked by ioctl, so that an ordinary user's `virt-unlock status` sees the
+//! same as root's; only who uses a volume is root's to know in full.
+
+mod find;
+mod mapping;
+mod memory;
+mod mountinfo;
+mod mounts;
+mod processes;
+mod sysfs;
+mod udev;
+mod users;
+
+#[cfg(test)]
+mod made_up;
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use super::{Devices, User, uevents};
+use crate::cancel::Cancel;
+use crate::config::{DeviceSpec, Mount, Volume};
+use crate::facts::{Device, Mapping, MountState};
+
+/// The kernel that runs here.
+pub struct Kernel {
+    root: PathBuf,
+    /// Whether plain files below `root` stand for the block devices of that name in sysfs: nobody but root can make nodes.
+    made_up: bool,
+    /// Looks at the processes that have not come back yet.
+    searches: Arc<AtomicUsize>,
+}
+
+impl Kernel {
+    /// The kernel, seen by the paths of this process.
+    pub fn new() -> Self {
+        Self {
+            made_up: false,
+            ..Self::below(Path::new("/"))
+        }
+    }
+
+    /// A made-up kernel for tests: `sys`, `proc`, `dev` and `run/udev` are folders below `root`, symbolic links in them are
+    /// relative, and a plain file below `dev` stands for the block device whose name `sys/class/block` has. All paths that go in
+    /// and come out are without `root`.
+    pub fn below(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            made_up: true,
+            searches: Arc::default(),
+        }
+    }
+
+    /// Where an absolute path of the machine is.
+    fn at(&self, path: impl AsRef<Path>) -> PathBuf {
+        let path = path.as_ref();
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// A file's text without its last line's end; bytes that are no UTF-8 are replaced. `None`: it is not there, or not for us.
+    fn text(&self, path: impl AsRef<Path>) -> Option<String> {
+        let bytes = fs::read(self.at(path)).ok()?;
+        Some(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
+    }
+
+    /// The names in a folder, in order. None where it is not there.
+    fn names(&self, folder: impl AsRef<Path>) -> Vec<String> {
+        let entries = fs::read_dir(self.at(folder)).into_iter().flatten().flatten();
+        let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.sort_unstable();
+        names
+    }
+}
+
+impl Default for Kernel {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Devices for Kernel {
+    fn find(&self, spec: &DeviceSpec) -> Option<Device> {
+        self.device(spec)
+    }
+
+    fn mapping(&self, volume: &Volume, device: Option<&Device>) -> Mapping {
+        self.mapping_of(volume, device)
+    }
+
+    fn mount_state(&self, mount: &Mount, mapping: &Mapping) -> MountState {
+        self.mounted(mount, mapping)
+    }
+
+    fn entries_below(&self, at: &Path) -> usize {
+        self.entries_of_bare(at)
+    }
+
+    fn users(&self, volume: &Volume) -> Vec<User> {
+        self.users_of(volume)
+    }
+
+    fn memory_available(&self) -> u64 {
+        self.free_memory()
+    }
+
+    fn wait_for_change(&self, limit: Duration, cancel: &Cancel) {
+        uevents::wait_for_change(limit, cancel);
+    }
+}
+
+/// A path from bytes that the kernel wrote.
+fn path_of(bytes: Vec<u8>) -> PathBuf {
+    PathBuf::from(OsString::from_vec(bytes))
+}
