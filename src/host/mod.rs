@@ -10,6 +10,7 @@ pub mod orders;
 pub mod ports;
 pub mod qcow2;
 pub mod questions;
+mod tool;
 pub mod uevents;
 pub mod units;
 pub mod volumes;

@@ -206,7 +206,8 @@ pub struct Question {
 /// Why a question has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuestionError {
-    /// The person declined to answer (Ctrl+D at the console).
+    /// An agent declined for good. Ctrl+D at the console or a terminal does not: there it only skips to the next open question,
+    /// and this one comes back.
     #[error("the question was cancelled")]
     Declined,
     /// Cancelled by the program.
