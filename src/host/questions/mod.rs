@@ -32,11 +32,11 @@ impl Questions for AskPassword {
         }
         // Dropped after the question, whose end is what makes it let go of the terminal.
         let _agent = if self.terminal {
-            Agent::start().map_err(cannot_run)?
+            Agent::start().map_err(|error| cannot_run(&error))?
         } else {
             None
         };
-        let mut tool = Tool::spawn(&mut command(question), GRACE).map_err(cannot_run)?;
+        let mut tool = Tool::spawn(&mut command(question), GRACE).map_err(|error| cannot_run(&error))?;
         let status = tool.wait(None, cancel).map_err(|_| QuestionError::Cancelled)?;
         // What it says fits into the pipes (an answer has one page at most), so it never waited for us to read.
         let process = tool.process();
@@ -80,7 +80,7 @@ fn command(question: &Question) -> Command {
     command
 }
 
-fn cannot_run(error: io::Error) -> QuestionError {
+fn cannot_run(error: &io::Error) -> QuestionError {
     QuestionError::Failed(match error.kind() {
         io::ErrorKind::NotFound => {
             "systemd-ask-password or systemd-tty-ask-password-agent is not installed; they are in the package systemd".to_owned()

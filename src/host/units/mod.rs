@@ -1,1 +1,57 @@
-//! units
+//! Filesystems by mount units of systemd's, and orders to its units. systemd is spoken to as systemctl does as root: at its own
+//! socket, which is there before the message bus is up and after it is gone.
+
+mod aside;
+mod bus;
+mod fsck;
+mod mount;
+mod name;
+mod place;
+mod unmount;
+
+use std::time::Duration;
+
+use super::ports::{MountError, Mounts};
+use crate::cancel::Cancel;
+use crate::config::{Mount, Volume};
+
+use bus::Bus;
+pub use bus::BusError;
+
+/// How long systemd may take for one answer.
+const ANSWER: Duration = Duration::from_secs(30);
+/// systemd makes no signal of everything that is waited for here: how often to look.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// The running systemd. It is connected to afresh for each task: it may have been re-executed since the last one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Systemd;
+
+impl Systemd {
+    /// Orders the start of a unit and does not wait for it. A stop of it that is under way (a shutdown) is not undone: that is an
+    /// error.
+    ///
+    /// # Errors
+    /// When systemd does not answer, or says no.
+    pub fn start_unit(&self, name: &str, cancel: &Cancel) -> Result<(), BusError> {
+        Bus::connect(cancel)?.order("StartUnit", name, "fail", cancel)
+    }
+
+    /// Orders the stop of a unit and does not wait for it. A start of it that is under way is given up.
+    ///
+    /// # Errors
+    /// When systemd does not answer, or says no; so it does when there is no such unit.
+    pub fn stop_unit(&self, name: &str, cancel: &Cancel) -> Result<(), BusError> {
+        Bus::connect(cancel)?.order("StopUnit", name, "replace", cancel)
+    }
+}
+
+impl Mounts for Systemd {
+    fn mount(&self, volume: &Volume, mount: &Mount, cancel: &Cancel) -> Result<(), MountError> {
+        mount::mount(volume, mount, cancel)
+    }
+
+    fn unmount(&self, mount: &Mount, cancel: &Cancel) -> Result<(), MountError> {
+        unmount::unmount(mount, cancel)
+    }
+}
