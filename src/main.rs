@@ -1,12 +1,16 @@
-//! The whole program.
+//! The whole program: the verbs, with libvirt.
+
+mod libvirt;
 
 use std::process::ExitCode;
 
 use virt_unlock::host::worker;
 
 fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|first| first == worker::ARGUMENT) {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == worker::ARGUMENT) {
         return worker::main();
     }
-    ExitCode::SUCCESS
+    // The verbs come with the adapter in place.
+    let _ = libvirt::Libvirt::new("qemu:///system");
+    ExitCode::FAILURE
 }

@@ -1,0 +1,167 @@
+//! What libvirt says of its domains and pools, as [`virt_unlock::facts`].
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use virt::connect::Connect;
+use virt::domain::{self, Domain};
+use virt::error::{Error, ErrorNumber};
+use virt::storage_pool::StoragePool;
+use virt::sys;
+use virt_unlock::facts::{DomainFacts, DomainState, LibvirtFacts};
+use virt_unlock::host::domain_xml::{DomainXml, Place, PoolXml};
+
+use super::{errors, sources};
+
+/// All domains and pools.
+pub fn all(connection: &Connect) -> Result<LibvirtFacts, Error> {
+    let mut pools = Pools::new(connection);
+    let active = pools.list()?;
+    let mut domains = Vec::new();
+    for found in connection.list_all_domains(0)? {
+        match read(&found, &mut pools) {
+            Ok(facts) => domains.push(facts),
+            // It went since it was listed.
+            Err(error) if error.code().is(ErrorNumber::NoDomain) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(LibvirtFacts { domains, pools: active })
+}
+
+/// One domain.
+pub fn domain(connection: &Connect, found: &Domain) -> Result<DomainFacts, Error> {
+    read(found, &mut Pools::new(connection))
+}
+
+/// A domain's state.
+pub fn state(found: &Domain) -> Result<DomainState, Error> {
+    let Some(state) = found.state()?.0.known() else {
+        // The binding's `state` drops the error of the call, and what it returns then is no state.
+        return Err(Error::last_error());
+    };
+    Ok(match state {
+        domain::DomainState::NoState => DomainState::NoState,
+        domain::DomainState::Running => DomainState::Running,
+        domain::DomainState::Blocked => DomainState::Blocked,
+        domain::DomainState::Paused => DomainState::Paused,
+        domain::DomainState::Shutdown => DomainState::ShuttingDown,
+        domain::DomainState::Shutoff => DomainState::ShutOff,
+        // <on_crash>preserve</on_crash> leaves the process there, its processors stopped, its disks open.
+        domain::DomainState::Crashed if found.is_active()? => DomainState::Paused,
+        domain::DomainState::Crashed => DomainState::Crashed,
+        domain::DomainState::PMSuspended => DomainState::PmSuspended,
+    })
+}
+
+fn read(found: &Domain, pools: &mut Pools<'_>) -> Result<DomainFacts, Error> {
+    // What it will use when it starts, and, where it runs, what it uses now: the two may differ.
+    let mut texts = vec![found.xml_desc(sys::VIR_DOMAIN_XML_INACTIVE)?];
+    if found.is_active()? {
+        texts.push(found.xml_desc(0)?);
+    }
+    let mut facts = DomainFacts {
+        name: found.name()?,
+        uuid: found.uuid_string()?,
+        state: state(found)?,
+        autostart: found.autostart()?,
+        sources: Vec::new(),
+        restarts_on_poweroff: false,
+    };
+    for text in texts {
+        let Ok(definition) = DomainXml::parse(&text) else {
+            // Nothing that libvirt writes comes here. If it did: nobody knows which volumes it needs, so it is not started by
+            // itself, and it keeps no other domain from being known.
+            facts.autostart = false;
+            continue;
+        };
+        facts.restarts_on_poweroff |= definition.restarts_on_poweroff;
+        for disk in definition.disks {
+            let (path, pool) = match disk.place {
+                Place::Path(path) => (path, None),
+                Place::Volume { pool, volume } => (pools.path(&pool, &volume)?, Some(pool)),
+            };
+            sources::add(&mut facts.sources, path, pool, disk.format.as_deref(), !disk.backing_declared);
+        }
+    }
+    Ok(facts)
+}
+
+/// The storage pools, each asked once.
+struct Pools<'a> {
+    connection: &'a Connect,
+    known: BTreeMap<String, Option<Pool>>,
+}
+
+struct Pool {
+    handle: StoragePool,
+    is_active: bool,
+    target: Option<PathBuf>,
+}
+
+impl<'a> Pools<'a> {
+    fn new(connection: &'a Connect) -> Self {
+        let known = BTreeMap::new();
+        Self { connection, known }
+    }
+
+    /// Each pool's name, and whether it is active.
+    fn list(&self) -> Result<BTreeMap<String, bool>, Error> {
+        let found = match self.connection.list_all_storage_pools(0) {
+            Err(error) if errors::has_no_storage(&error) => return Ok(BTreeMap::new()),
+            found => found?,
+        };
+        let mut pools = BTreeMap::new();
+        for pool in found {
+            match pool.is_active() {
+                Ok(is_active) => pools.insert(pool.name()?, is_active),
+                Err(error) if error.code().is(ErrorNumber::NoStoragePool) => continue,
+                Err(error) => return Err(error),
+            };
+        }
+        Ok(pools)
+    }
+
+    /// The path of a pool's volume: libvirt's own word while the pool is active, else where it will be. Empty where nobody
+    /// knows: the pool's name alone counts then.
+    fn path(&mut self, name: &str, volume: &str) -> Result<PathBuf, Error> {
+        if !self.known.contains_key(name) {
+            let pool = self.read(name)?;
+            self.known.insert(name.to_owned(), pool);
+        }
+        let Some(Some(pool)) = self.known.get(name) else {
+            return Ok(PathBuf::new());
+        };
+        if pool.is_active {
+            match pool
+                .handle
+                .lookup_storage_vol_by_name(volume)
+                .and_then(|volume| volume.path())
+            {
+                Ok(path) => return Ok(PathBuf::from(path)),
+                // It came after the pool was last refreshed, or the pool was stopped since.
+                Err(error) if is_absent(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(pool.target.as_ref().map(|target| target.join(volume)).unwrap_or_default())
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Pool>, Error> {
+        let handle = match self.connection.lookup_storage_pool_by_name(name) {
+            Err(error) if error.code().is(ErrorNumber::NoStoragePool) || errors::has_no_storage(&error) => return Ok(None),
+            found => found?,
+        };
+        let definition = PoolXml::parse(&handle.xml_desc(0)?).unwrap_or_default();
+        Ok(Some(Pool {
+            is_active: handle.is_active()?,
+            target: definition.target,
+            handle,
+        }))
+    }
+}
+
+fn is_absent(error: &Error) -> bool {
+    let code = error.code();
+    code.is(ErrorNumber::NoStorageVolume) || code.is(ErrorNumber::OperationInvalid) || code.is(ErrorNumber::NoStoragePool)
+}
