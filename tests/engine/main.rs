@@ -1,0 +1,10 @@
+//! Whole runs, up and down, on a host in memory: what bad input and faults get, as far as the engine decides it.
+
+#[path = "../fake_host/mod.rs"]
+mod fake_host;
+
+mod interrupted;
+mod opening;
+mod questions;
+mod starting;
+mod stopping;

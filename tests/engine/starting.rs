@@ -1,0 +1,232 @@
+//! libvirt, its domains and pools, on the way up.
+
+use std::time::Duration;
+
+use virt_unlock::config::Start;
+use virt_unlock::event::Outcome;
+use virt_unlock::facts::DomainState;
+use virt_unlock::graph::Layer;
+use virt_unlock::host::HypervisorError;
+
+use crate::fake_host::run::{Run, config, edit, failure, mount, table};
+use crate::fake_host::{FakeHost, Fault};
+
+fn refused() -> Fault {
+    Fault::Libvirt(HypervisorError::Refused("internal error: no hugepages".to_owned()))
+}
+
+#[test]
+fn a_domain_on_no_configured_volume_is_not_ours() {
+    let (host, config) = (FakeHost::new(), config(&["mail"]));
+    host.volume("mail", "m")
+        .domain("plain", &["elsewhere"], false)
+        .domain("mailserver", &["mail"], false);
+    let report = Run::new(&host, &config).up();
+    report.assert_good();
+    assert_eq!(report.summary.outcome(&Layer::Domain("plain".into())), None);
+    assert_eq!(host.state_of("plain"), DomainState::ShutOff);
+    host.set(|world| world.domains.get_mut("plain").unwrap().state = DomainState::Running);
+    Run::new(&host, &config).down().assert_good();
+    assert_eq!(host.state_of("plain"), DomainState::Running);
+}
+
+#[test]
+fn without_libvirt_volumes_open_and_close() {
+    let (host, config) = (FakeHost::new(), config(&["mail"]));
+    host.volume("mail", "m").domain("mailserver", &["mail"], false);
+    Run::new(&host, &config).without_libvirt().up().assert_good();
+    assert!(host.is_open("mail"));
+    assert_eq!(host.state_of("mailserver"), DomainState::ShutOff);
+    Run::new(&host, &config).without_libvirt().down().assert_good();
+    assert!(!host.is_open("mail"));
+}
+
+#[test]
+fn the_half_without_libvirt_waits_until_a_guest_has_ended() {
+    let (host, config) = (FakeHost::new(), config(&["mail"]));
+    host.volume("mail", "m").domain("mailserver", &["mail"], false);
+    Run::new(&host, &config).up().assert_good();
+    std::thread::scope(|scope| {
+        let down = scope.spawn(|| Run::new(&host, &config).without_libvirt().down());
+        host.wait_for_call("close mail", 20);
+        host.set(|world| world.domains.get_mut("mailserver").unwrap().state = DomainState::ShutOff);
+        let report = down.join().unwrap();
+        report.assert_good();
+        assert!(report.says("waiting for guest mailserver to end"));
+    });
+}
+
+#[test]
+fn a_daemon_that_restarts_in_the_middle_is_waited_for() {
+    let (host, mut config) = (FakeHost::new(), config(&["mail"]));
+    host.volume("mail", "m").domain("mailserver", &["mail"], false);
+    mount(&mut config, "mail");
+    edit(&mut config, "mail").pools = vec!["images".to_owned()];
+    host.set(|world| {
+        world.pools.insert("images".to_owned(), false);
+    });
+    host.hold("open mail");
+    std::thread::scope(|scope| {
+        let up = scope.spawn(|| Run::new(&host, &config).up());
+        host.wait_for_call("open mail", 1);
+        host.set(|world| world.libvirt_away = 7).release("open mail");
+        up.join().unwrap().assert_good();
+    });
+    assert_eq!(host.state_of("mailserver"), DomainState::Running);
+    host.set(|world| world.libvirt_away = 0);
+    std::thread::scope(|scope| {
+        let run = Run::new(&host, &config);
+        host.hold("button mailserver");
+        let down = scope.spawn(move || run.down());
+        host.wait_for_call("button mailserver", 1);
+        host.set(|world| world.libvirt_away = 5).release("button mailserver");
+        down.join().unwrap().assert_good();
+    });
+    assert_eq!(host.state_of("mailserver"), DomainState::ShutOff);
+    host.assert_lawful();
+}
+
+#[test]
+fn a_daemon_that_stays_away_is_given_up() {
+    let (host, config) = (FakeHost::new(), config(&["mail"]));
+    host.volume("mail", "m")
+        .domain("mailserver", &["mail"], false)
+        .hold("open mail");
+    std::thread::scope(|scope| {
+        let up = scope.spawn(|| {
+            Run::new(&host, &config)
+                .pace(|pace| pace.libvirt_limit = Duration::from_millis(10))
+                .up()
+        });
+        host.wait_for_call("open mail", 1);
+        host.set(|world| world.libvirt_away = usize::MAX).release("open mail");
+        let report = up.join().unwrap();
+        assert!(failure(report.domain("mailserver")).starts_with("libvirt does not answer"));
+        assert!(report.volume("mail").is_good());
+    });
+}
+
+#[test]
+fn a_domain_that_does_not_start_keeps_nobody_else_and_its_followers_go_on() {
+    let (host, mut config) = (FakeHost::new(), config(&["a", "b"]));
+    host.volume("a", "a")
+        .volume("b", "b")
+        .domain("first", &["a"], false)
+        .domain("second", &["b"], false);
+    table(&mut config, "second").after = vec!["first".to_owned()];
+    host.fault("start first", refused());
+    let report = Run::new(&host, &config).up();
+    assert_eq!(
+        failure(report.domain("first")),
+        "internal error: no hugepages; `virsh start first` tries again"
+    );
+    assert!(report.domain("second").is_good());
+    assert!(host.when_begun("start first") < host.when_begun("start second"));
+}
+
+#[test]
+fn a_domain_starts_when_the_last_of_its_volumes_is_there() {
+    let (host, config) = (FakeHost::new(), config(&["a", "b"]));
+    host.volume("a", "a")
+        .volume("b", "b")
+        .domain("both", &["a", "b"], false)
+        .silent("b");
+    std::thread::scope(|scope| {
+        let up = scope.spawn(|| Run::new(&host, &config).up());
+        host.wait_until("a is open", |world| world.mappings.contains_key("a"));
+        assert_eq!(host.count("start both"), 0);
+        host.answers("b", &[crate::fake_host::Answer::Says("b")]);
+        up.join().unwrap().assert_good();
+    });
+    host.assert_lawful();
+}
+
+#[test]
+fn a_volume_that_only_the_image_names_and_that_does_not_come_is_said() {
+    let (host, mut config) = (FakeHost::new(), config(&["images", "base"]));
+    mount(&mut config, "images");
+    mount(&mut config, "base");
+    host.volume("images", "i")
+        .volume("base", "b")
+        .domain("web", &["images"], true);
+    host.answers("base", &[crate::fake_host::Answer::Declines]);
+    host.set(|world| {
+        let web = world.domains.get_mut("web").unwrap();
+        web.late_sources = vec!["/srv/base/debian.qcow2".into()];
+        web.needs.push(("base".to_owned(), true));
+    });
+    let report = Run::new(&host, &config).up();
+    assert_eq!(
+        failure(report.domain("web")),
+        "volume base is not ready; `virt-unlock up base` opens it"
+    );
+    assert_eq!(host.count("start web"), 0);
+}
+
+#[test]
+fn only_wanted_domains_start() {
+    let (host, mut config) = (FakeHost::new(), config(&["a"]));
+    host.volume("a", "a");
+    for name in ["always", "never", "flag", "no-flag"] {
+        host.domain(name, &["a"], false);
+    }
+    host.set(|world| {
+        world.domains.get_mut("no-flag").unwrap().autostart = false;
+        world.domains.get_mut("always").unwrap().autostart = false;
+    });
+    table(&mut config, "always").start = Start::Always;
+    table(&mut config, "never").start = Start::Never;
+    Run::new(&host, &config).up().assert_good();
+    let runs = |name: &str| host.state_of(name).is_active();
+    assert_eq!(
+        [runs("always"), runs("never"), runs("flag"), runs("no-flag")],
+        [true, false, true, false]
+    );
+    Run::new(&host, &config).names(&["never"]).up().assert_good();
+    assert!(runs("never"));
+}
+
+#[test]
+fn with_opening_elsewhere_each_domain_starts_as_its_own_volumes_come() {
+    let (host, mut config) = (FakeHost::new(), config(&["raw", "files"]));
+    mount(&mut config, "files");
+    host.volume("raw", "r").volume("files", "f");
+    host.domain("on-raw", &["raw"], false).domain("on-files", &["files"], true);
+    std::thread::scope(|scope| {
+        let up = scope.spawn(|| Run::new(&host, &config).elsewhere().up());
+        host.set(|world| world.map("files", true));
+        host.set(|world| world.mount("files"));
+        host.wait_until("the first guest", |world| world.domains["on-files"].state.is_active());
+        assert_eq!(host.count("start on-raw"), 0);
+        host.set(|world| world.map("raw", true));
+        up.join().unwrap().assert_good();
+    });
+    assert!(host.state_of("on-raw").is_active());
+    assert!(
+        !host
+            .log()
+            .iter()
+            .any(|call| ["ask", "open", "mount"].iter().any(|word| call.starts_with(word)))
+    );
+    host.assert_lawful();
+}
+
+#[test]
+fn a_pool_that_does_not_start_is_said_and_keeps_no_guest() {
+    let (host, mut config) = (FakeHost::new(), config(&["files"]));
+    mount(&mut config, "files");
+    edit(&mut config, "files").pools = vec!["images".to_owned(), "unknown".to_owned()];
+    host.volume("files", "f")
+        .domain("web", &["files"], true)
+        .fault("start pool images", refused());
+    host.set(|world| {
+        world.pools.insert("images".to_owned(), false);
+    });
+    let report = Run::new(&host, &config).up();
+    assert_eq!(
+        failure(report.of(&Layer::Pool("images".into()))),
+        "internal error: no hugepages"
+    );
+    failure(report.of(&Layer::Pool("unknown".into())));
+    assert!(matches!(report.domain("web"), Outcome::Done(_)));
+}

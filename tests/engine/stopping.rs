@@ -1,0 +1,237 @@
+//! The way down: guests that do not hear, volumes that stay busy.
+
+use std::time::Duration;
+
+use virt_unlock::config::{Config, OnStopTimeout};
+use virt_unlock::event::Outcome;
+use virt_unlock::facts::{DomainState, MountState};
+use virt_unlock::host::{CloseError, HypervisorError, User};
+
+use crate::fake_host::run::{Run, config, failure, mount, table};
+use crate::fake_host::{FakeHost, Fault, Hears};
+
+/// A host that is up: a guest on a raw volume, one on a filesystem.
+fn up() -> (FakeHost, Config) {
+    let host = FakeHost::new();
+    host.volume("raw", "r").domain("on-raw", &["raw"], false);
+    host.volume("files", "f").domain("on-files", &["files"], true);
+    let mut config = config(&["raw", "files"]);
+    mount(&mut config, "files");
+    Run::new(&host, &config).up().assert_good();
+    (host, config)
+}
+
+fn hears(host: &FakeHost, domain: &str, hears: Hears) {
+    host.set(|world| world.domains.get_mut(domain).unwrap().hears = hears);
+}
+
+fn shell() -> User {
+    User::Process {
+        pid: 42,
+        comm: "bash".to_owned(),
+        path: "/srv/files".into(),
+        how: "working directory",
+        machine: None,
+    }
+}
+
+#[test]
+fn the_request_is_sent_again_until_it_is_heard() {
+    let (host, config) = up();
+    hears(&host, "on-raw", Hears::Button(5));
+    hears(&host, "on-files", Hears::Agent);
+    Run::new(&host, &config).down().assert_good();
+    assert_eq!(host.count("button on-raw"), 5);
+    assert!(host.count("agent on-files") == 1 && host.count("destroy on-files") == 0);
+    host.assert_lawful();
+}
+
+#[test]
+fn a_request_that_fails_is_sent_again() {
+    let (host, config) = up();
+    for _ in 0..3 {
+        host.fault("button on-raw", Fault::Libvirt(HypervisorError::Refused("busy".to_owned())));
+    }
+    Run::new(&host, &config).down().assert_good();
+    assert!(host.count("button on-raw") > 3);
+}
+
+#[test]
+fn a_guest_that_does_not_hear_is_destroyed_and_it_is_said() {
+    let (host, mut config) = up();
+    hears(&host, "on-raw", Hears::Nothing);
+    table(&mut config, "on-raw").stop_timeout = Some(Duration::from_millis(20));
+    let report = Run::new(&host, &config).down();
+    report.assert_good();
+    let Outcome::Done(words) = report.domain("on-raw") else {
+        panic!("{report:?}")
+    };
+    assert!(words.starts_with("destroyed: it did not shut down within "), "{words}");
+    assert!(report.warnings()[0].contains("its plug is pulled"));
+    assert!(!host.is_open("raw"));
+    assert_eq!(host.count("destroy on-files"), 0);
+    host.assert_lawful();
+}
+
+#[test]
+fn with_wait_the_plug_is_never_pulled_and_the_volume_stays_open() {
+    let (host, mut config) = up();
+    hears(&host, "on-raw", Hears::Nothing);
+    table(&mut config, "on-raw").stop_timeout = Some(Duration::ZERO);
+    table(&mut config, "on-raw").on_stop_timeout = OnStopTimeout::Wait;
+    let report = Run::new(&host, &config).deadline(Duration::from_millis(100)).down();
+    let words = failure(report.domain("on-raw"));
+    assert!(words.contains("not destroyed, because on-stop-timeout = \"wait\""), "{words}");
+    assert_eq!(report.volume("raw"), &Outcome::Skipped("guest on-raw failed".to_owned()));
+    assert!(host.is_open("raw") && host.count("close raw") == 0 && host.count("destroy on-raw") == 0);
+    assert!(!host.is_open("files"));
+}
+
+#[test]
+fn one_that_even_destroying_does_not_end_keeps_its_volume() {
+    let (host, mut config) = up();
+    hears(&host, "on-raw", Hears::Nothing);
+    host.set(|world| world.domains.get_mut("on-raw").unwrap().survives_destroy = true);
+    table(&mut config, "on-raw").stop_timeout = Some(Duration::ZERO);
+    let report = Run::new(&host, &config).down();
+    assert_eq!(
+        failure(report.domain("on-raw")),
+        "did not end when it was destroyed; its volumes stay open"
+    );
+    assert_eq!(host.count("close raw"), 0);
+}
+
+#[test]
+fn a_paused_guest_is_woken_so_that_it_can_hear() {
+    let (host, config) = up();
+    host.set(|world| world.domains.get_mut("on-raw").unwrap().state = DomainState::Paused);
+    let report = Run::new(&host, &config).down();
+    report.assert_good();
+    assert!(report.says("resumed, so that it can hear the request"));
+    assert_eq!(host.count("destroy on-raw"), 0);
+}
+
+#[test]
+fn a_guest_started_by_hand_is_stopped_too() {
+    let (host, config) = up();
+    host.domain("by-hand", &["files"], true);
+    host.set(|world| {
+        let domain = world.domains.get_mut("by-hand").unwrap();
+        domain.autostart = false;
+        domain.state = DomainState::Running;
+    });
+    Run::new(&host, &config).down().assert_good();
+    assert_eq!(host.state_of("by-hand"), DomainState::ShutOff);
+    assert!(!host.is_open("files"));
+    host.assert_lawful();
+}
+
+#[test]
+fn each_volume_closes_as_soon_as_its_own_guest_is_off() {
+    let (host, config) = up();
+    hears(&host, "on-raw", Hears::Nothing);
+    std::thread::scope(|scope| {
+        let down = scope.spawn(|| Run::new(&host, &config).down());
+        host.wait_until("the other volume is closed", |world| !world.mappings.contains_key("files"));
+        assert!(host.state_of("on-raw").is_active() && host.count("close raw") == 0);
+        hears(&host, "on-raw", Hears::Button(1));
+        down.join().unwrap().assert_good();
+    });
+    host.assert_lawful();
+}
+
+#[test]
+fn guests_stop_in_the_reverse_of_their_order() {
+    let (host, mut config) = up();
+    table(&mut config, "on-files").after = vec!["on-raw".to_owned()];
+    Run::new(&host, &config).down().assert_good();
+    assert!(host.when_done("button on-files") < host.when_begun("button on-raw"));
+}
+
+#[test]
+fn a_shell_in_the_mount_is_named_and_the_volume_stays_open() {
+    let (host, config) = up();
+    host.set(|world| {
+        world.users.insert("files".to_owned(), vec![shell()]);
+    });
+    let report = Run::new(&host, &config).down();
+    let words = failure(report.mount("files"));
+    assert!(
+        words.contains("bash (process 42) has /srv/files as its working directory (end it)"),
+        "{words}"
+    );
+    assert!(words.contains("`umount /srv/files` tries again"), "{words}");
+    assert_eq!(report.volume("files"), &Outcome::Skipped("mount files failed".to_owned()));
+    assert_eq!(host.mounted("/srv/files"), MountState::Ours);
+    assert!(host.is_open("files") && !host.is_open("raw"));
+    host.assert_lawful();
+}
+
+#[test]
+fn open_files_that_go_by_themselves_are_waited_for() {
+    let (host, config) = up();
+    host.set(|world| {
+        world.users.insert("files".to_owned(), vec![shell()]);
+        world.users_leave_after.insert("files".to_owned(), 3);
+    });
+    Run::new(&host, &config)
+        .pace(|pace| pace.busy_limit = Duration::from_secs(60))
+        .down()
+        .assert_good();
+    assert!(host.count("unmount /srv/files") > 1);
+}
+
+#[test]
+fn a_holder_on_top_is_hopeless_at_once_and_named() {
+    let (host, config) = up();
+    host.set(|world| {
+        let holder = User::Holder {
+            name: "dm-7".to_owned(),
+            mapping: Some("guestvg-root".to_owned()),
+            uuid: Some("LVM-abc".to_owned()),
+        };
+        world.users.insert("raw".to_owned(), vec![holder]);
+    });
+    // With a limit this long, only giving up at once ends within the test's patience.
+    let report = Run::new(&host, &config)
+        .pace(|pace| pace.busy_limit = Duration::from_secs(3600))
+        .down();
+    assert!(failure(report.volume("raw")).contains("vgchange -an guestvg"));
+    assert_eq!(host.count("close raw"), 1);
+    assert!(host.is_open("raw"));
+}
+
+#[test]
+fn a_close_that_fails_otherwise_is_said_once() {
+    let (host, config) = up();
+    host.fault("close raw", Fault::Close(CloseError::Other("no udev".to_owned())));
+    let report = Run::new(&host, &config).down();
+    assert_eq!(failure(report.volume("raw")), "cannot be closed: no udev");
+    assert!(!host.is_open("files"));
+}
+
+#[test]
+fn a_guest_that_is_gone_from_libvirt_meanwhile_is_off() {
+    let (host, config) = up();
+    hears(&host, "on-raw", Hears::Nothing);
+    std::thread::scope(|scope| {
+        let down = scope.spawn(|| Run::new(&host, &config).down());
+        host.wait_for_call("button on-raw", 2);
+        host.set(|world| {
+            world.domains.remove("on-raw");
+        });
+        down.join().unwrap().assert_good();
+    });
+    assert!(!host.is_open("raw"));
+}
+
+#[test]
+fn a_hopeless_wait_for_a_guest_ends_at_the_deadline() {
+    let (host, config) = up();
+    let report = Run::new(&host, &config)
+        .without_libvirt()
+        .deadline(Duration::from_millis(50))
+        .down();
+    assert!(failure(report.volume("raw")).contains("waiting for guest on-raw to end"));
+    assert!(host.is_open("raw") && host.state_of("on-raw").is_active());
+}

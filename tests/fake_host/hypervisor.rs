@@ -1,0 +1,181 @@
+//! libvirt.
+
+use std::path::Path;
+
+use virt_unlock::cancel::Cancel;
+use virt_unlock::facts::{DomainFacts, DomainState, LibvirtFacts, Source};
+use virt_unlock::host::{Hypervisor, HypervisorError, ShutdownMode};
+
+use super::FakeHost;
+use super::world::{FakeDomain, Hears, World};
+
+type Result<T> = std::result::Result<T, HypervisorError>;
+
+fn name_of(uuid: &str) -> &str {
+    uuid.strip_prefix("uuid-of-").unwrap()
+}
+
+impl World {
+    fn answers(&mut self) -> Result<()> {
+        if self.libvirt_away > 0 {
+            self.libvirt_away -= 1;
+            return Err(HypervisorError::Unavailable("Connection refused".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn facts_of(&self, name: &str, domain: &FakeDomain) -> DomainFacts {
+        let readable = |_: &&std::path::PathBuf| domain.needs.iter().any(|(volume, files)| *files && self.is_mounted(volume));
+        let paths = domain.sources.iter().chain(domain.late_sources.iter().filter(readable));
+        let source = |path: &std::path::PathBuf| Source {
+            path: path.clone(),
+            resolved: path.clone(),
+            number: path
+                .strip_prefix("/dev/mapper")
+                .ok()
+                .and_then(|volume| self.mappings.get(volume.to_str()?))
+                .map(|(_, number)| *number),
+            pool: None,
+        };
+        DomainFacts {
+            name: name.to_owned(),
+            uuid: format!("uuid-of-{name}"),
+            state: domain.state,
+            autostart: domain.autostart,
+            sources: paths.map(source).collect(),
+            restarts_on_poweroff: false,
+        }
+    }
+
+    fn start(&mut self, name: &str) -> Result<()> {
+        self.answers()?;
+        let Some(domain) = self.domains.get(name) else {
+            return Err(HypervisorError::NotFound(format!("no domain {name}")));
+        };
+        for (volume, files) in &domain.needs {
+            let ready = self.is_open(volume) && (!files || self.is_mounted(volume));
+            if self.volumes.contains_key(volume) && !ready {
+                self.broken.push(format!("{name} was started before {volume} was ready"));
+            }
+        }
+        if let Some(domain) = self.domains.get_mut(name) {
+            domain.state = DomainState::Running;
+            domain.buttons = 0;
+        }
+        Ok(())
+    }
+
+    fn shut_down(&mut self, name: &str, mode: ShutdownMode) -> Result<()> {
+        self.answers()?;
+        let Some(domain) = self.domains.get_mut(name) else {
+            return Ok(());
+        };
+        domain.buttons += usize::from(mode == ShutdownMode::Acpi);
+        let heard = match (domain.hears, mode) {
+            _ if domain.state == DomainState::Paused => false,
+            (Hears::Button(nth), ShutdownMode::Acpi) => domain.buttons >= nth,
+            (Hears::Agent, ShutdownMode::Agent) => true,
+            (Hears::Button(_) | Hears::Nothing, ShutdownMode::Agent) => {
+                return Err(HypervisorError::NoAgent("not connected".to_owned()));
+            }
+            (Hears::Agent | Hears::Nothing, ShutdownMode::Acpi) => false,
+        };
+        if heard {
+            domain.state = DomainState::ShutOff;
+        }
+        Ok(())
+    }
+}
+
+impl Hypervisor for FakeHost {
+    fn facts(&self, _: &Cancel) -> Result<LibvirtFacts> {
+        self.0.update(|world| {
+            world.answers()?;
+            Ok(LibvirtFacts {
+                domains: world
+                    .domains
+                    .iter()
+                    .map(|(name, domain)| world.facts_of(name, domain))
+                    .collect(),
+                pools: world.pools.clone(),
+            })
+        })
+    }
+
+    fn domain(&self, uuid: &str, cancel: &Cancel) -> Result<Option<DomainFacts>> {
+        let name = name_of(uuid);
+        self.call(&format!("domain {name}"), cancel, |world| {
+            Some(
+                world
+                    .answers()
+                    .map(|()| world.domains.get(name).map(|domain| world.facts_of(name, domain))),
+            )
+        })
+    }
+
+    fn state(&self, uuid: &str, cancel: &Cancel) -> Result<Option<DomainState>> {
+        let name = name_of(uuid);
+        self.call(&format!("state {name}"), cancel, |world| {
+            Some(world.answers().map(|()| world.domains.get(name).map(|domain| domain.state)))
+        })
+    }
+
+    fn start(&self, uuid: &str, cancel: &Cancel) -> Result<()> {
+        let name = name_of(uuid);
+        self.call(&format!("start {name}"), cancel, |world| Some(world.start(name)))
+    }
+
+    fn resume(&self, uuid: &str, cancel: &Cancel) -> Result<()> {
+        let name = name_of(uuid);
+        self.call(&format!("resume {name}"), cancel, |world| {
+            if let Some(domain) = world.domains.get_mut(name) {
+                domain.state = DomainState::Running;
+            }
+            Some(Ok(()))
+        })
+    }
+
+    fn request_shutdown(&self, uuid: &str, mode: ShutdownMode, cancel: &Cancel) -> Result<()> {
+        let name = name_of(uuid);
+        let how = if mode == ShutdownMode::Agent { "agent" } else { "button" };
+        self.call(&format!("{how} {name}"), cancel, |world| Some(world.shut_down(name, mode)))
+    }
+
+    fn destroy(&self, uuid: &str, cancel: &Cancel) -> Result<()> {
+        let name = name_of(uuid);
+        self.call(&format!("destroy {name}"), cancel, |world| {
+            if let Err(error) = world.answers() {
+                return Some(Err(error));
+            }
+            if let Some(domain) = world.domains.get_mut(name).filter(|domain| !domain.survives_destroy) {
+                domain.state = DomainState::ShutOff;
+            }
+            Some(Ok(()))
+        })
+    }
+
+    fn start_pool(&self, name: &str, cancel: &Cancel) -> Result<()> {
+        self.call(&format!("start pool {name}"), cancel, |world| {
+            let answer = world.answers();
+            if answer.is_ok() {
+                world.pools.insert(name.to_owned(), true);
+            }
+            Some(answer)
+        })
+    }
+
+    fn stop_pool(&self, name: &str, cancel: &Cancel) -> Result<()> {
+        self.call(&format!("stop pool {name}"), cancel, |world| {
+            let answer = world.answers();
+            if answer.is_ok() {
+                world.pools.insert(name.to_owned(), false);
+            }
+            Some(answer)
+        })
+    }
+}
+
+/// Where a test's volume is mounted.
+pub fn mount_point(volume: &str) -> std::path::PathBuf {
+    Path::new("/srv").join(volume)
+}

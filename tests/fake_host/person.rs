@@ -1,0 +1,54 @@
+//! The person at the console, by a script.
+
+use virt_unlock::cancel::Cancel;
+use virt_unlock::host::{Question, QuestionError, Questions};
+use virt_unlock::secret::Secret;
+
+use super::FakeHost;
+use super::world::World;
+
+/// What a person does at a question.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// Types this.
+    Says(&'static str),
+    /// Ctrl+D
+    Declines,
+    /// There is no way to ask.
+    CannotBeAsked,
+}
+
+impl World {
+    fn answer(&mut self, volume: &str) -> Option<Result<Secret, QuestionError>> {
+        let silent = self.silent.contains(volume);
+        match self.script.get_mut(volume).and_then(std::collections::VecDeque::pop_front) {
+            Some(Answer::Says(words)) => Some(Ok(Secret::copy_of(words.as_bytes()))),
+            Some(Answer::Declines) => Some(Err(QuestionError::Declined)),
+            Some(Answer::CannotBeAsked) => Some(Err(QuestionError::Failed("no agent".to_owned()))),
+            None if silent => None,
+            None => Some(Ok(Secret::copy_of(&self.volumes[volume].keys[0]))),
+        }
+    }
+}
+
+impl Questions for FakeHost {
+    fn ask(&self, question: &Question, cancel: &Cancel) -> Result<Secret, QuestionError> {
+        let device = question.id.strip_prefix("cryptsetup:").unwrap();
+        let volume = super::devices::volume_at(device.as_ref());
+        self.0.update(|world| {
+            if let Some(other) = world.question_open.replace(volume.clone()) {
+                world
+                    .broken
+                    .push(format!("a question for {volume} while that for {other} is open"));
+            }
+            world.questions.push(question.words.clone());
+        });
+        let answer = self.call(&format!("ask {volume}"), cancel, |world| world.answer(&volume));
+        self.0.update(|world| world.question_open = None);
+        answer
+    }
+
+    fn cached(&self) -> Vec<Secret> {
+        self.look(|world| world.cached.clone())
+    }
+}
