@@ -22,7 +22,8 @@ pub fn up(config: &Config, facts: &Facts, graph: &Graph, names: &Names) -> Resul
             let settled = node.needs.iter().all(|(need, _)| steps[*need].action == Action::Nothing);
             action = if settled { Action::Nothing } else { action };
         }
-        if action.is_work() && !asked {
+        // What cannot be done is no failure where nobody asked for it.
+        if (action.is_work() || action == Action::Blocked) && !asked {
             (action, reason) = (Action::Leave, format!("{}; not asked for", reason));
         }
         let blocker = node

@@ -328,3 +328,10 @@ fn a_device_number_is_a_spelling_of_the_volume() {
     Run::new(&host, &config).up().assert_good();
     assert!(host.state_of("on-raw").is_active());
 }
+
+#[test]
+fn what_is_foreign_elsewhere_is_no_failure_of_what_was_asked_for() {
+    let (host, config) = two();
+    host.set(|world| world.map("raw", false));
+    Run::new(&host, &config).names(&["on-files"]).up().assert_good();
+}

@@ -230,3 +230,29 @@ fn a_pool_that_does_not_start_is_said_and_keeps_no_guest() {
     failure(report.of(&Layer::Pool("unknown".into())));
     assert!(matches!(report.domain("web"), Outcome::Done(_)));
 }
+
+#[test]
+fn a_volume_that_only_the_image_names_is_waited_for() {
+    let (host, mut config) = (FakeHost::new(), config(&["images", "base"]));
+    mount(&mut config, "images");
+    mount(&mut config, "base");
+    host.volume("images", "i")
+        .volume("base", "b")
+        .domain("web", &["images"], true)
+        .silent("base");
+    host.set(|world| {
+        let web = world.domains.get_mut("web").unwrap();
+        web.late_sources = vec!["/srv/base/debian.qcow2".into()];
+        web.needs.push(("base".to_owned(), true));
+    });
+    let run = Run::new(&host, &config).pace(|pace| pace.late_volume_limit = Duration::from_secs(60));
+    std::thread::scope(|scope| {
+        let up = scope.spawn(|| run.up());
+        host.wait_for_call("domain web", 1);
+        host.answers("base", &[crate::fake_host::Answer::Says("b")]);
+        let report = up.join().unwrap();
+        report.assert_good();
+    });
+    assert_eq!(host.state_of("web"), DomainState::Running);
+    host.assert_lawful();
+}
