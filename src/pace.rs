@@ -22,6 +22,8 @@ pub struct Pace {
     pub late_volume_limit: Duration,
     /// A device that is not there this long after its turn came does not hold logins any more: it may be gone for good.
     pub device_grace: Duration,
+    /// How long a question waits for the one before it in the order whose header is still being read.
+    pub order_patience: Duration,
     /// Nobody types a passphrase this fast: an answer that comes sooner is a machine's, and a wrong one costs a person no try.
     pub machine: Duration,
     /// The pause after a machine's wrong answer, which would answer the next question at once. It doubles each time …
@@ -45,6 +47,7 @@ impl Default for Pace {
             libvirt_pause: Duration::from_secs(2),
             late_volume_limit: Duration::from_secs(300),
             device_grace: Duration::from_secs(10),
+            order_patience: Duration::from_secs(2),
             machine: Duration::from_millis(300),
             machine_pause: Duration::from_secs(2),
             machine_pause_longest: Duration::from_secs(30),

@@ -63,12 +63,17 @@ impl<'a> Up<'a> {
         self
     }
 
+    fn volume_of(&self, step: &Step) -> Option<&'a Volume> {
+        self.config.volume(step.layer.name())
+    }
+
+    fn rank_of(&self, step: &Step) -> usize {
+        self.ranks.get(&step.layer).copied().unwrap_or(usize::MAX)
+    }
+
     fn open(&self, volume: &Volume, step: &Step, progress: Progress<'_>, cancel: &Cancel) -> Outcome {
         match &self.opening {
-            Opening::Here(unlocker) => {
-                let rank = self.ranks.get(&step.layer).copied().unwrap_or(usize::MAX);
-                unlocker.unlock(volume, rank, self.watch, progress, cancel)
-            }
+            Opening::Here(unlocker) => unlocker.unlock(volume, self.rank_of(step), self.watch, progress, cancel),
             Opening::Elsewhere => {
                 progress.waiting("waiting until it is opened");
                 self.await_volume(
@@ -211,9 +216,21 @@ impl<'a> Up<'a> {
 }
 
 impl Hands for Up<'_> {
+    fn announce(&self, step: &Step) {
+        if let (Action::Open, Opening::Here(unlocker), Some(volume)) = (step.action, &self.opening, self.volume_of(step)) {
+            unlocker.announce(volume, self.rank_of(step));
+        }
+    }
+
+    fn pass_over(&self, step: &Step) {
+        if let (Action::Open, Opening::Here(unlocker), Some(volume)) = (step.action, &self.opening, self.volume_of(step)) {
+            unlocker.pass_over(volume);
+        }
+    }
+
     fn perform(&self, step: &Step, progress: Progress<'_>, cancel: &Cancel) -> Outcome {
         let name = step.layer.name();
-        let volume = || self.config.volume(name);
+        let volume = || self.volume_of(step);
         match (step.action, self.host.hypervisor.as_deref()) {
             (Action::Open, _) => match volume() {
                 Some(volume) => self.open(volume, step, progress, cancel),

@@ -15,6 +15,12 @@ use crate::plan::{Action, Plan, Step};
 pub trait Hands: Sync {
     /// Does what `step.action` says, which is always work, and comes back soon after `cancel` is raised.
     fn perform(&self, step: &Step, progress: Progress<'_>, cancel: &Cancel) -> Outcome;
+
+    /// Told of each step in the plan's order, before its thread begins; must not block.
+    fn announce(&self, _step: &Step) {}
+
+    /// Told of each step that would be work and is never performed: it lost what it needs, or was cancelled; must not block.
+    fn pass_over(&self, _step: &Step) {}
 }
 
 /// How each step of a plan ended.
@@ -41,7 +47,7 @@ impl Summary {
 
 /// Walks the whole plan and says how each step ended. Once `cancel` is raised nothing new begins.
 pub fn walk(plan: &Plan, hands: &dyn Hands, events: &Events, cancel: &Cancel) -> Summary {
-    let mut walker = Walker::new(plan, events, cancel);
+    let mut walker = Walker::new(plan, hands, events, cancel);
     thread::scope(|scope| {
         let (ended, ends) = channel();
         walker.begin_what_can(|place| spawn(scope, plan, place, hands, events, cancel, &ended));
@@ -72,6 +78,7 @@ fn spawn<'scope, 'env>(
     ended: &Sender<(usize, Outcome)>,
 ) -> bool {
     let ended = ended.clone();
+    hands.announce(&plan.steps[place]);
     let begun = thread::Builder::new().spawn_scoped(scope, move || {
         let step = &plan.steps[place];
         let outcome =
@@ -86,6 +93,7 @@ fn spawn<'scope, 'env>(
 
 struct Walker<'a> {
     plan: &'a Plan,
+    hands: &'a dyn Hands,
     events: &'a Events,
     cancel: &'a Cancel,
     outcomes: Vec<Option<Outcome>>,
@@ -97,7 +105,7 @@ struct Walker<'a> {
 }
 
 impl<'a> Walker<'a> {
-    fn new(plan: &'a Plan, events: &'a Events, cancel: &'a Cancel) -> Self {
+    fn new(plan: &'a Plan, hands: &'a dyn Hands, events: &'a Events, cancel: &'a Cancel) -> Self {
         let mut waited_by = vec![Vec::new(); plan.steps.len()];
         for (place, step) in plan.steps.iter().enumerate() {
             for wait in &step.waits_for {
@@ -111,6 +119,7 @@ impl<'a> Walker<'a> {
             .collect();
         Self {
             plan,
+            hands,
             events,
             cancel,
             outcomes: vec![None; plan.steps.len()],
@@ -125,9 +134,9 @@ impl<'a> Walker<'a> {
     fn begin_what_can(&mut self, mut spawn: impl FnMut(usize) -> bool) {
         while let Some(Reverse(place)) = self.ready.pop() {
             match self.without_work(place) {
-                Some(outcome) => self.settle(place, outcome),
+                Some(outcome) => self.pass_over(place, outcome),
                 None if spawn(place) => self.running += 1,
-                None => self.settle(
+                None => self.pass_over(
                     place,
                     Outcome::Failed("no thread can be started; is memory or TasksMax used up?".to_owned()),
                 ),
@@ -153,6 +162,14 @@ impl<'a> Walker<'a> {
             Some((layer, outcome)) => Some(Outcome::Skipped(format!("{layer} {}", lost_words(outcome)))),
             None => None,
         }
+    }
+
+    fn pass_over(&mut self, place: usize, outcome: Outcome) {
+        let step = &self.plan.steps[place];
+        if step.action.is_work() {
+            self.hands.pass_over(step);
+        }
+        self.settle(place, outcome);
     }
 
     fn settle(&mut self, place: usize, outcome: Outcome) {

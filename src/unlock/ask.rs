@@ -10,6 +10,7 @@ use super::words;
 use crate::config::Volume;
 use crate::event::Outcome;
 use crate::host::{Key, OpenError, Question, QuestionError};
+use crate::monitor::Ended;
 use crate::pace::Pace;
 use crate::secret::Secret;
 
@@ -48,8 +49,11 @@ impl Unlocker {
         }
         let group = self.group_of(way.volume);
         let mut seen = 0;
+        if self.turn.in_order(way.rank, self.pace.order_patience, way.cancel).is_err() {
+            return Asked::Through(Outcome::Cancelled);
+        }
         loop {
-            let _lead: Option<Lead<'_>> = match group.map(|group| group.next(&mut seen, way.cancel)) {
+            let _lead: Option<Lead<'_>> = match group.map(|group| self.next_of(group, &mut seen, way)) {
                 None => None,
                 Some(Err(_)) => return Asked::Through(Outcome::Cancelled),
                 Some(Ok(Next::Ask(lead))) => Some(lead),
@@ -80,6 +84,17 @@ impl Unlocker {
                     return asked;
                 }
             }
+        }
+    }
+
+    /// What this member is to do next. Those after it are not to wait while it waits for its group.
+    fn next_of<'g>(&self, group: &'g Group, seen: &mut usize, way: &OnTheWay<'_>) -> Result<Next<'g>, Ended> {
+        match group.next(seen, Some(Duration::ZERO), way.cancel) {
+            Err(Ended::TimedOut) => {
+                self.turn.not_now(way.rank);
+                group.next(seen, None, way.cancel)
+            }
+            next => next,
         }
     }
 

@@ -43,9 +43,10 @@ impl Group {
         }))
     }
 
-    /// Waits until there is something to do. `seen` counts what this member was told to try already.
-    pub fn next(&self, seen: &mut usize, cancel: &Cancel) -> Result<Next<'_>, Ended> {
-        self.0.wait(None, cancel, |state| {
+    /// Waits until there is something to do. `seen` counts what this member was told to try already; `limit` is how long it
+    /// waits (`None`: for ever).
+    pub fn next(&self, seen: &mut usize, limit: Option<Duration>, cancel: &Cancel) -> Result<Next<'_>, Ended> {
+        self.0.wait(limit, cancel, |state| {
             state.proven.retain(|(_, since)| since.elapsed() < KEEP);
             // The newest proofs stand at the end; those that were dropped for their age count as seen.
             let first = state.proofs - state.proven.len();
@@ -100,22 +101,26 @@ mod tests {
     fn one_asks_and_the_others_try_only_what_was_proven() {
         let (group, cancel) = (Group::new(2), Cancel::new().unwrap());
         let (mut first, mut second) = (0, 0);
-        let Next::Ask(lead) = group.next(&mut first, &cancel).unwrap() else {
+        let Next::Ask(lead) = group.next(&mut first, None, &cancel).unwrap() else {
             panic!("nothing to try yet")
         };
         std::thread::scope(|scope| {
-            let waiter = scope.spawn(|| group.next(&mut second, &cancel).map(|next| matches!(next, Next::Try(_))));
+            let waiter = scope.spawn(|| {
+                group
+                    .next(&mut second, None, &cancel)
+                    .map(|next| matches!(next, Next::Try(_)))
+            });
             group.proven(Secret::copy_of(b"right"), &mut first);
             drop(lead);
             assert_eq!(waiter.join().unwrap(), Ok(true));
         });
         // It did not fit the second volume: now that one asks for itself, and what it proves is not tried on it again.
-        let Next::Ask(lead) = group.next(&mut second, &cancel).unwrap() else {
+        let Next::Ask(lead) = group.next(&mut second, None, &cancel).unwrap() else {
             panic!("tried twice")
         };
         group.proven(Secret::copy_of(b"other"), &mut second);
         drop(lead);
-        assert!(matches!(group.next(&mut second, &cancel), Ok(Next::Ask(_))));
+        assert!(matches!(group.next(&mut second, None, &cancel), Ok(Next::Ask(_))));
     }
 
     #[test]
@@ -125,6 +130,6 @@ mod tests {
         group.proven(Secret::copy_of(b"right"), &mut seen);
         group.member_is_through();
         assert!(group.0.look(|state| state.proven.is_empty()));
-        assert!(matches!(group.next(&mut 0, &cancel), Ok(Next::Ask(_))));
+        assert!(matches!(group.next(&mut 0, None, &cancel), Ok(Next::Ask(_))));
     }
 }

@@ -9,10 +9,10 @@ mod turn;
 mod volume;
 mod words;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::config::Config;
+use crate::config::{Config, Volume};
 use crate::host::Host;
 use crate::monitor::Monitor;
 use crate::pace::Pace;
@@ -28,7 +28,10 @@ pub struct Unlocker {
     groups: BTreeMap<String, Group>,
     gate: Gate,
     waiting_guests: BTreeMap<String, Vec<String>>,
+    /// The volumes that may still have to be asked for; their number is in `unanswered`.
+    to_ask: Mutex<BTreeSet<String>>,
     unanswered: Arc<Monitor<usize>>,
+    followers: BTreeMap<String, BTreeSet<String>>,
     pace: Pace,
 }
 
@@ -46,13 +49,22 @@ impl Unlocker {
         let groups = config.volumes.iter().filter_map(|volume| volume.passphrase_group.clone());
         let groups = groups.map(|name| (name.clone(), Group::new(of_group(&name)))).collect();
         let pace = Pace::default();
-        let asked = |name: &&&str| config.volume(name).is_some_and(volume::is_asked_for);
+        let asked = to_open
+            .iter()
+            .filter(|name| config.volume(name).is_some_and(volume::is_asked_for));
+        let to_ask: BTreeSet<String> = asked.map(|name| (*name).to_owned()).collect();
         Self {
             turn: Turn::new(),
             groups,
             gate: Gate::new(Arc::clone(&host.devices), pace),
             waiting_guests,
-            unanswered: Arc::new(Monitor::new(to_open.iter().filter(asked).count())),
+            unanswered: Arc::new(Monitor::new(to_ask.len())),
+            to_ask: Mutex::new(to_ask),
+            followers: config
+                .volumes
+                .iter()
+                .map(|volume| (volume.name.clone(), followers(config, volume)))
+                .collect(),
             host: host.clone(),
             pace,
         }
@@ -66,8 +78,57 @@ impl Unlocker {
         self
     }
 
+    /// Soon [`Unlocker::unlock`] is called for this volume: questions come in the order of `rank`, not of luck.
+    pub fn announce(&self, volume: &Volume, rank: usize) {
+        if volume::is_asked_for(volume) {
+            self.turn.announce(rank);
+        }
+    }
+
+    /// [`Unlocker::unlock`] will not be called for this volume: nobody is to wait for it.
+    pub fn pass_over(&self, volume: &Volume) {
+        self.settle(&volume.name);
+        if let Some(group) = self.group_of(volume) {
+            group.member_is_through();
+        }
+    }
+
+    /// Nobody has to answer for this volume any more.
+    fn settle(&self, name: &str) {
+        let mut to_ask = self.to_ask.lock().unwrap_or_else(PoisonError::into_inner);
+        if to_ask.remove(name) {
+            self.unanswered.update(|count| *count = to_ask.len());
+        }
+    }
+
+    /// This volume may never come, nor then those that are after it.
+    fn settle_with_followers(&self, name: &str) {
+        self.settle(name);
+        for follower in self.followers.get(name).into_iter().flatten() {
+            self.settle(follower);
+        }
+    }
+
     /// How many volumes still wait for an answer, or may have to be asked for again. Zero: every question is answered.
     pub fn unanswered(&self) -> Arc<Monitor<usize>> {
         Arc::clone(&self.unanswered)
     }
+}
+
+/// The volumes that are after this one, directly or not.
+fn followers(config: &Config, volume: &Volume) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut next = vec![volume.name.as_str()];
+    while let Some(name) = next.pop() {
+        for follower in config
+            .volumes
+            .iter()
+            .filter(|other| other.after.iter().any(|after| after == name))
+        {
+            if found.insert(follower.name.clone()) {
+                next.push(&follower.name);
+            }
+        }
+    }
+    found
 }

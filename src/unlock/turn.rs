@@ -1,6 +1,7 @@
 //! Whose question is open: one at a time on the whole host, and of those that wait the first in dependency order.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::cancel::Cancel;
 use crate::monitor::{Ended, Monitor};
@@ -9,6 +10,8 @@ use crate::monitor::{Ended, Monitor};
 struct Queue {
     taken: bool,
     waiting: BTreeSet<usize>,
+    /// Those that may wait for the turn in a moment.
+    coming: BTreeSet<usize>,
 }
 
 /// The turn to ask.
@@ -23,9 +26,35 @@ impl Turn {
         Self(Monitor::new(Queue::default()))
     }
 
+    /// This one may ask in a moment: until it waits for the turn, or [`Turn::not_now`], those after it let it go first.
+    pub fn announce(&self, rank: usize) {
+        self.0.update(|queue| queue.coming.insert(rank));
+    }
+
+    /// It does not ask in a moment after all: it waits for something else first.
+    pub fn not_now(&self, rank: usize) {
+        if self.0.look(|queue| queue.coming.contains(&rank)) {
+            self.0.update(|queue| queue.coming.remove(&rank));
+        }
+    }
+
+    /// Waits until nobody before this one may ask in a moment, but not longer than `patience`.
+    ///
+    /// # Errors
+    /// When `cancel` is raised.
+    pub fn in_order(&self, rank: usize, patience: Duration, cancel: &Cancel) -> Result<(), Ended> {
+        let alone = self.0.wait(Some(patience), cancel, |queue| {
+            queue.coming.range(..rank).next().is_none().then_some(())
+        });
+        if alone == Err(Ended::Cancelled) { alone } else { Ok(()) }
+    }
+
     /// Waits for the turn. `rank` is the volume's place in the plan; each waits once.
     pub fn take(&self, rank: usize, cancel: &Cancel) -> Result<Taken<'_>, Ended> {
-        self.0.update(|queue| queue.waiting.insert(rank));
+        self.0.update(|queue| {
+            queue.coming.remove(&rank);
+            queue.waiting.insert(rank)
+        });
         let taken = self.0.wait(None, cancel, |queue| {
             let mine = !queue.taken && queue.waiting.first() == Some(&rank);
             mine.then(|| {
@@ -53,7 +82,6 @@ impl Drop for Taken<'_> {
 mod tests {
     use super::*;
     use std::sync::Mutex;
-    use std::time::Duration;
 
     #[test]
     fn the_first_in_order_is_next_whoever_came_first() {
@@ -75,6 +103,23 @@ mod tests {
             drop(first);
         });
         assert_eq!(*asked.lock().unwrap(), [3, 5, 7]);
+    }
+
+    #[test]
+    fn who_is_announced_goes_first_but_keeps_nobody_for_ever() {
+        let (turn, cancel) = (Turn::new(), Cancel::new().unwrap());
+        let patience = Duration::from_secs(60);
+        turn.announce(1);
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| turn.in_order(2, patience, &cancel).map(|()| turn.0.look(|queue| queue.taken)));
+            let first = turn.take(1, &cancel).unwrap();
+            assert_eq!(second.join().unwrap(), Ok(true));
+            drop(first);
+        });
+        turn.announce(1);
+        assert_eq!(turn.in_order(2, Duration::ZERO, &cancel), Ok(()));
+        turn.not_now(1);
+        assert_eq!(turn.in_order(2, patience, &cancel), Ok(()));
     }
 
     #[test]

@@ -33,24 +33,12 @@ pub(super) struct OnTheWay<'a> {
 impl Unlocker {
     /// Opens one volume, whatever that takes. `rank`: its place in the order of the questions.
     pub fn unlock(&self, volume: &Volume, rank: usize, watch: &Watch, progress: Progress<'_>, cancel: &Cancel) -> Outcome {
-        let mut unanswered = Unanswered::new(self, volume);
-        let outcome = self.unlock_inner(volume, rank, watch, progress, cancel, &mut unanswered);
-        if let Some(group) = self.group_of(volume) {
-            group.member_is_through();
-        }
-        outcome
-    }
-
-    fn unlock_inner(
-        &self,
-        volume: &Volume,
-        rank: usize,
-        watch: &Watch,
-        progress: Progress<'_>,
-        cancel: &Cancel,
-        unanswered: &mut Unanswered<'_>,
-    ) -> Outcome {
-        let device = match await_device(volume, watch, progress, cancel, unanswered) {
+        let standing = Standing {
+            unlocker: self,
+            volume,
+            rank,
+        };
+        let device = match await_device(volume, watch, progress, cancel, &standing) {
             Ok(device) => device,
             Err(outcome) => return outcome,
         };
@@ -101,6 +89,7 @@ impl Unlocker {
 
     /// One key, one derivation, as soon as there is memory for it.
     pub(super) fn open(&self, way: &OnTheWay<'_>, key: &Key) -> Result<(), OpenError> {
+        self.turn.not_now(way.rank);
         let _pass = match self.gate.enter(memory_of(way.header), way.cancel) {
             Ok(pass) => pass,
             Err(Refused::Cancelled) => return Err(OpenError::Cancelled),
@@ -145,7 +134,7 @@ fn await_device(
     watch: &Watch,
     progress: Progress<'_>,
     cancel: &Cancel,
-    unanswered: &mut Unanswered<'_>,
+    standing: &Standing<'_>,
 ) -> Result<PathBuf, Outcome> {
     let look = |limit| {
         watch.wait(&volume.name, Some(limit), cancel, |facts| {
@@ -157,9 +146,10 @@ fn await_device(
             }
         })
     };
-    let grace = unanswered.unlocker.pace.device_grace;
+    let grace = standing.unlocker.pace.device_grace;
     let mut found = look(Duration::ZERO);
     if found == Err(Ended::TimedOut) {
+        standing.not_now();
         let limit = text::duration(volume.device_timeout);
         progress.waiting(format!(
             "its device {} is not there; waiting up to {limit} for it",
@@ -168,7 +158,7 @@ fn await_device(
         found = look(volume.device_timeout.min(grace));
     }
     if found == Err(Ended::TimedOut) && volume.device_timeout > grace {
-        unanswered.settle();
+        standing.device_is_missing();
         found = look(volume.device_timeout - grace);
     }
     match found {
@@ -193,29 +183,28 @@ fn header_words(volume: &Volume, device: &Path, error: &OpenError) -> String {
     }
 }
 
-/// Counts a volume among those that still may need an answer, until it is through.
-struct Unanswered<'a> {
+/// What a volume on its way keeps the others from, let go of at the latest when it is through, however that comes about.
+struct Standing<'a> {
     unlocker: &'a Unlocker,
-    counts: bool,
+    volume: &'a Volume,
+    rank: usize,
 }
 
-impl<'a> Unanswered<'a> {
-    fn new(unlocker: &'a Unlocker, volume: &Volume) -> Self {
-        Self {
-            unlocker,
-            counts: is_asked_for(volume),
-        }
+impl Standing<'_> {
+    /// Its device may never come.
+    fn device_is_missing(&self) {
+        self.unlocker.settle_with_followers(&self.volume.name);
     }
 
-    fn settle(&mut self) {
-        if std::mem::take(&mut self.counts) {
-            self.unlocker.unanswered.update(|count| *count = count.saturating_sub(1));
-        }
+    /// It cannot ask in a moment.
+    fn not_now(&self) {
+        self.unlocker.turn.not_now(self.rank);
     }
 }
 
-impl Drop for Unanswered<'_> {
+impl Drop for Standing<'_> {
     fn drop(&mut self) {
-        self.settle();
+        self.not_now();
+        self.unlocker.pass_over(self.volume);
     }
 }

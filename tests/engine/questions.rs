@@ -232,3 +232,52 @@ fn key_file() -> Unlock {
         size: None,
     }
 }
+
+#[test]
+fn questions_come_in_the_order_of_the_configuration() {
+    for _ in 0..20 {
+        let names = ["e", "d", "c", "b", "a"];
+        let (host, config) = (FakeHost::new(), config(&names));
+        for name in names {
+            host.volume(name, name);
+        }
+        Run::new(&host, &config).up().assert_good();
+        let asked: Vec<String> = host.log().into_iter().filter(|call| call.starts_with("ask ")).collect();
+        assert_eq!(asked, ["ask e", "ask d", "ask c", "ask b", "ask a"]);
+        host.assert_lawful();
+    }
+}
+
+#[test]
+fn a_volume_whose_header_cannot_be_read_yet_does_not_keep_the_next_question_back_for_ever() {
+    let (host, config) = (three(), config(&["mail", "web"]));
+    host.hold("probe mail");
+    std::thread::scope(|scope| {
+        let up = scope.spawn(|| {
+            Run::new(&host, &config)
+                .pace(|pace| pace.order_patience = Duration::from_millis(5))
+                .up()
+        });
+        host.wait_until("web is open", |world| world.domains["web-guest"].state.is_active());
+        host.release("probe mail");
+        up.join().unwrap().assert_good();
+    });
+}
+
+#[test]
+fn volumes_that_will_never_be_asked_for_do_not_hold_logins() {
+    // One is after a volume that is given up, one after a volume whose device is missing.
+    let (host, mut config) = (three(), config(&["mail", "web", "files", "late"]));
+    edit(&mut config, "web").after = vec!["mail".to_owned()];
+    edit(&mut config, "late").device_timeout = Duration::from_secs(3600);
+    edit(&mut config, "files").after = vec!["late".to_owned()];
+    host.answers("mail", &[Answer::Declines]);
+    let run = Run::new(&host, &config);
+    std::thread::scope(|scope| {
+        let up = scope.spawn(|| run.up());
+        host.wait_for_call("ask mail", 1);
+        run.wait_unanswered(0);
+        run.cancel.raise();
+        up.join().unwrap();
+    });
+}

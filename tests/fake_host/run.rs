@@ -64,6 +64,7 @@ pub fn quick() -> Pace {
         libvirt_pause: tick,
         late_volume_limit: 10 * tick,
         device_grace: 5 * tick,
+        order_patience: PATIENCE,
         machine: Duration::ZERO,
         machine_pause: tick,
         machine_pause_longest: 2 * tick,
