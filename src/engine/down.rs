@@ -58,7 +58,7 @@ impl<'a> Down<'a> {
             limit
         };
         let since = Instant::now();
-        match self.shut_down(hypervisor, uuid, since, limit, patience, progress, cancel) {
+        match self.shut_down(hypervisor, uuid, limit, patience, progress, cancel) {
             Ok(true) => return Outcome::Done(format!("shut down after {}", text::duration(rounded(since.elapsed())))),
             Ok(false) => {}
             Err(HypervisorError::Cancelled) => return Outcome::Cancelled,
@@ -163,46 +163,51 @@ impl<'a> Down<'a> {
         }
     }
 
-    /// Asks until the domain is off. False: it still runs when `patience` is over.
+    /// Asks until the domain is off. False: it still runs `patience` after it was first asked, or when the whole way must be
+    /// through; but nobody is given up before being asked.
     fn shut_down(
         &self,
         hypervisor: &dyn Hypervisor,
         uuid: &str,
-        since: Instant,
         limit: Duration,
         patience: Duration,
         progress: Progress<'_>,
         cancel: &Cancel,
     ) -> Result<bool, HypervisorError> {
-        let mut requests = 0;
-        let mut next_request = since;
+        let mut attempts = 0;
+        let mut asked_since: Option<Instant> = None;
+        let mut away_since: Option<Instant> = None;
+        let mut next_request = Instant::now();
         progress.waiting(format!("asked to shut down; it may take {}", text::duration(limit)));
         loop {
-            // A daemon that restarts loses no guest: what cannot be read now is read again.
-            let state = match hypervisor.state(uuid, cancel) {
-                Err(HypervisorError::Unavailable(_)) if since.elapsed() < patience => Some(DomainState::NoState),
-                state => state?,
-            };
-            if !state.is_some_and(DomainState::is_active) {
-                return Ok(true);
-            }
-            if since.elapsed() >= patience {
-                return Ok(false);
-            }
-            if Instant::now() >= next_request {
-                requests += 1;
-                next_request = Instant::now() + self.pace.ask_again;
-                if matches!(state, Some(DomainState::Paused | DomainState::PmSuspended)) {
-                    progress.note("is paused: resumed, so that it can hear the request");
-                    tolerate(hypervisor.resume(uuid, cancel))?;
+            match hypervisor.state(uuid, cancel) {
+                // A daemon that restarts loses no guest: what cannot be read now is read again.
+                Err(error @ HypervisorError::Unavailable(_)) => {
+                    let away = away_since.get_or_insert_with(Instant::now).elapsed();
+                    if away >= self.pace.libvirt_limit || self.left().is_zero() {
+                        return Err(error);
+                    }
                 }
-                // The button first: every guest has one. A guest that does not hear it may have an agent that does.
-                let mode = if requests % 3 == 0 {
-                    ShutdownMode::Agent
-                } else {
-                    ShutdownMode::Acpi
-                };
-                tolerate(hypervisor.request_shutdown(uuid, mode, cancel))?;
+                Err(error) => return Err(error),
+                Ok(state) if !state.is_some_and(DomainState::is_active) => return Ok(true),
+                Ok(state) => {
+                    away_since = None;
+                    let had_its_time = asked_since.is_some_and(|since| since.elapsed() >= patience);
+                    if had_its_time || (attempts > 0 && self.left().is_zero()) {
+                        return Ok(false);
+                    }
+                    if Instant::now() >= next_request {
+                        attempts += 1;
+                        if matches!(state, Some(DomainState::Paused | DomainState::PmSuspended)) {
+                            progress.note("is paused: resumed, so that it can hear the request");
+                            tolerate(hypervisor.resume(uuid, cancel))?;
+                        }
+                        if request(hypervisor, uuid, attempts, cancel)? {
+                            asked_since.get_or_insert_with(Instant::now);
+                            next_request = Instant::now() + self.pace.ask_again;
+                        }
+                    }
+                }
             }
             if cancel.wait(self.pace.look_again) {
                 return Err(HypervisorError::Cancelled);
@@ -240,6 +245,17 @@ impl Hands for Down<'_> {
             (action, _, _) => Outcome::Failed(format!("{} is not a step of the way down", action.word())),
         }
     }
+}
+
+/// One request. False: libvirt was not there to pass it on.
+fn request(hypervisor: &dyn Hypervisor, uuid: &str, attempt: u32, cancel: &Cancel) -> Result<bool, HypervisorError> {
+    // The button first: every guest has one. A guest that does not hear it may have an agent that does.
+    if attempt % 3 == 0 && hypervisor.request_shutdown(uuid, ShutdownMode::Agent, cancel).is_ok() {
+        return Ok(true);
+    }
+    let pressed = hypervisor.request_shutdown(uuid, ShutdownMode::Acpi, cancel);
+    let passed_on = !matches!(pressed, Err(HypervisorError::Unavailable(_)));
+    tolerate(pressed).map(|()| passed_on)
 }
 
 /// Only a cancelled request ends the asking; one that failed is sent again.

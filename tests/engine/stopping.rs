@@ -235,3 +235,36 @@ fn a_hopeless_wait_for_a_guest_ends_at_the_deadline() {
     assert!(failure(report.volume("raw")).contains("waiting for guest on-raw to end"));
     assert!(host.is_open("raw") && host.state_of("on-raw").is_active());
 }
+
+#[test]
+fn nobody_is_destroyed_before_being_asked() {
+    let (host, mut config) = up();
+    table(&mut config, "on-raw").stop_timeout = Some(Duration::from_millis(1));
+    let run = Run::new(&host, &config);
+    std::thread::scope(|scope| {
+        host.hold("state on-raw");
+        let down = scope.spawn(|| run.down());
+        host.wait_for_call("state on-raw", 1);
+        // The daemon is away for longer than the guest may take to stop.
+        host.set(|world| world.libvirt_away = 30).release("state on-raw");
+        down.join().unwrap().assert_good();
+    });
+    assert_eq!((host.count("button on-raw"), host.count("destroy on-raw")), (1, 0));
+}
+
+#[test]
+fn an_agent_that_does_not_answer_costs_no_request() {
+    let (host, config) = up();
+    hears(&host, "on-raw", Hears::Button(3));
+    Run::new(&host, &config).down().assert_good();
+    assert_eq!((host.count("agent on-raw"), host.count("button on-raw")), (1, 3));
+    let log = host.log();
+    let agent = log.iter().position(|call| call == "agent on-raw").unwrap();
+    assert_eq!(
+        log[agent..]
+            .iter()
+            .find(|call| call.ends_with("on-raw") && !call.starts_with("agent"))
+            .unwrap(),
+        "button on-raw"
+    );
+}
