@@ -43,7 +43,7 @@ impl<'a> Placement<'a> {
         if let Some(named) = self.config.domain(&domain.name).and_then(|table| table.volumes.as_ref()) {
             return named.iter().map(String::as_str).collect();
         }
-        let found: BTreeSet<&str> = domain.sources.iter().filter_map(|source| self.volume_of(source)).collect();
+        let found: BTreeSet<&str> = domain.sources.iter().flat_map(|source| self.volumes_at(source)).collect();
         self.config
             .volumes
             .iter()
@@ -52,15 +52,13 @@ impl<'a> Placement<'a> {
             .collect()
     }
 
-    fn volume_of(&self, source: &Source) -> Option<&'a str> {
+    /// A link on one volume may lead to another: both are needed.
+    fn volumes_at(&self, source: &Source) -> impl Iterator<Item = &'a str> {
+        let by_path = |path: &Path| self.by_mapper_name(path).or_else(|| self.by_mount(path));
         let by_number = source.number.and_then(|number| self.open.get(&number).copied());
-        let by_pool = || source.pool.as_ref().and_then(|pool| self.pools.get(pool.as_str()).copied());
-        by_number
-            .or_else(|| self.by_mapper_name(&source.path))
-            .or_else(|| self.by_mapper_name(&source.resolved))
-            .or_else(|| self.by_mount(&source.path))
-            .or_else(|| self.by_mount(&source.resolved))
-            .or_else(by_pool)
+        let by_pool = source.pool.as_ref().and_then(|pool| self.pools.get(pool.as_str()).copied());
+        let found = [by_number, by_path(&source.path), by_path(&source.resolved), by_pool];
+        found.into_iter().flatten()
     }
 
     /// `/dev/mapper/NAME` and udev's two links that carry the name (60-persistent-storage-dm.rules).
@@ -80,5 +78,44 @@ impl<'a> Placement<'a> {
 
     fn by_mount(&self, path: &Path) -> Option<&'a str> {
         path.ancestors().find_map(|above| self.mounts.get(above).copied())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{DeviceSpec, Mount};
+    use crate::facts::DomainState;
+
+    #[test]
+    fn a_link_on_one_volume_to_another_needs_both() {
+        let volumes = ["links", "data"].map(|name| {
+            let mut volume = Volume::new(name, DeviceSpec::Path(format!("/dev/vg0/{name}").into()));
+            volume.mount = Some(Mount {
+                at: format!("/srv/{name}").into(),
+                fstype: None,
+                options: None,
+            });
+            volume
+        });
+        let config = Config {
+            volumes: volumes.into(),
+            ..Config::default()
+        };
+        let domain = DomainFacts {
+            name: "web".to_owned(),
+            uuid: "u".to_owned(),
+            state: DomainState::ShutOff,
+            autostart: true,
+            sources: vec![Source {
+                path: "/srv/links/web.qcow2".into(),
+                resolved: "/srv/data/web.qcow2".into(),
+                number: None,
+                pool: None,
+            }],
+            restarts_on_poweroff: false,
+        };
+        let facts = BTreeMap::new();
+        assert_eq!(Placement::new(&config, &facts).volumes_of(&domain), ["links", "data"]);
     }
 }
