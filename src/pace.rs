@@ -30,6 +30,9 @@ pub struct Pace {
     pub machine_pause: Duration,
     /// … up to this.
     pub machine_pause_longest: Duration,
+    /// How long a passphrase of a group is kept at most: as long as systemd keeps one in the kernel keyring
+    /// (`KEYRING_TIMEOUT_USEC`, systemd src/shared/ask-password-api.c).
+    pub keep_passphrase: Duration,
     /// Memory that others free makes no event: how often to look.
     pub memory_look: Duration,
     /// How long to wait for memory before saying that there is not enough.
@@ -51,6 +54,7 @@ impl Default for Pace {
             machine: Duration::from_millis(300),
             machine_pause: Duration::from_secs(2),
             machine_pause_longest: Duration::from_secs(30),
+            keep_passphrase: Duration::from_secs(150),
             memory_look: Duration::from_millis(500),
             memory_limit: Duration::from_secs(30),
         }

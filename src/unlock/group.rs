@@ -1,25 +1,41 @@
 //! Volumes that share a passphrase: one of them asks, the others wait for what comes of it. Only a passphrase that opened one
 //! of them is offered to the rest; one that opened nothing is offered to nobody.
 
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cancel::Cancel;
 use crate::monitor::{Ended, Monitor};
 use crate::secret::Secret;
 
-/// How long a passphrase is kept at most: as long as systemd keeps one in the kernel keyring
-/// (`KEYRING_TIMEOUT_USEC`, systemd src/shared/ask-password-api.c).
-const KEEP: Duration = Duration::from_secs(150);
-
 struct State {
     to_open: usize,
     somebody_asks: bool,
-    proven: Vec<(Secret, Instant)>,
+    proven: Vec<Proof>,
     proofs: usize,
 }
 
+/// A passphrase that opened a member.
+struct Proof {
+    secret: Secret,
+    since: Instant,
+    /// Wakes the thread that would forget this proof: with the proof its work is gone.
+    _forgotten: Sender<()>,
+}
+
+impl State {
+    fn forget_old(&mut self, keep: Duration) {
+        self.proven.retain(|proof| proof.since.elapsed() < keep);
+    }
+}
+
 /// One passphrase group.
-pub struct Group(Monitor<State>);
+pub struct Group {
+    state: Arc<Monitor<State>>,
+    keep: Duration,
+}
 
 /// What a member of the group is to do next.
 pub enum Next<'a> {
@@ -33,27 +49,36 @@ pub enum Next<'a> {
 pub struct Lead<'a>(&'a Group);
 
 impl Group {
-    /// A group of which `to_open` volumes are to be opened.
-    pub fn new(to_open: usize) -> Self {
-        Self(Monitor::new(State {
+    /// A group of which `to_open` volumes are to be opened, and which keeps a passphrase for `keep` at most.
+    pub fn new(to_open: usize, keep: Duration) -> Self {
+        let state = State {
             to_open,
             somebody_asks: false,
             proven: Vec::new(),
             proofs: 0,
-        }))
+        };
+        Self {
+            state: Arc::new(Monitor::new(state)),
+            keep,
+        }
+    }
+
+    /// Keeps the passphrases that come from now on for another time.
+    pub fn keep_for(&mut self, keep: Duration) {
+        self.keep = keep;
     }
 
     /// Waits until there is something to do. `seen` counts what this member was told to try already; `limit` is how long it
     /// waits (`None`: for ever).
     pub fn next(&self, seen: &mut usize, limit: Option<Duration>, cancel: &Cancel) -> Result<Next<'_>, Ended> {
-        self.0.wait(limit, cancel, |state| {
-            state.proven.retain(|(_, since)| since.elapsed() < KEEP);
+        self.state.wait(limit, cancel, |state| {
+            state.forget_old(self.keep);
             // The newest proofs stand at the end; those that were dropped for their age count as seen.
             let first = state.proofs - state.proven.len();
             *seen = (*seen).max(first);
-            if let Some((secret, _)) = state.proven.get(*seen - first) {
+            if let Some(proof) = state.proven.get(*seen - first) {
                 *seen += 1;
-                return Some(Next::Try(secret.clone()));
+                return Some(Next::Try(proof.secret.clone()));
             }
             (!state.somebody_asks).then(|| {
                 state.somebody_asks = true;
@@ -64,21 +89,39 @@ impl Group {
 
     /// A passphrase opened a member: the others may try it.
     pub fn proven(&self, secret: Secret, seen: &mut usize) {
-        self.0.update(|state| {
-            state.proven.push((secret, Instant::now()));
-            state.proofs += 1;
+        let (forgotten, wake) = channel();
+        let (group, keep) = (Arc::downgrade(&self.state), self.keep);
+        self.state.update(|state| {
+            let since = Instant::now();
+            // Members may wait long for their device: nobody else looks at the clock meanwhile.
+            let begun = thread::Builder::new().name("forget".to_owned()).spawn(move || {
+                if wake.recv_timeout(keep) == Err(RecvTimeoutError::Timeout)
+                    && let Some(group) = group.upgrade()
+                {
+                    group.update(|state| state.forget_old(keep));
+                }
+            });
+            // What nobody would forget in time is not kept: the others are asked for theirs.
+            if begun.is_ok() {
+                state.proofs += 1;
+                state.proven.push(Proof {
+                    secret,
+                    since,
+                    _forgotten: forgotten,
+                });
+            }
             *seen = state.proofs;
         });
     }
 
     /// How many other volumes the answer may open.
     pub fn others(&self) -> usize {
-        self.0.look(|state| state.to_open.saturating_sub(1))
+        self.state.look(|state| state.to_open.saturating_sub(1))
     }
 
     /// A member is through, opened or given up. After the last one nothing is kept.
     pub fn member_is_through(&self) {
-        self.0.update(|state| {
+        self.state.update(|state| {
             state.to_open = state.to_open.saturating_sub(1);
             if state.to_open == 0 {
                 state.proven.clear();
@@ -89,7 +132,7 @@ impl Group {
 
 impl Drop for Lead<'_> {
     fn drop(&mut self) {
-        self.0.0.update(|state| state.somebody_asks = false);
+        self.0.state.update(|state| state.somebody_asks = false);
     }
 }
 
@@ -97,14 +140,16 @@ impl Drop for Lead<'_> {
 mod tests {
     use super::*;
 
+    const KEEP: Duration = Duration::from_secs(3600);
+
     #[test]
     fn one_asks_and_the_others_try_only_what_was_proven() {
-        let (group, cancel) = (Group::new(2), Cancel::new().unwrap());
+        let (group, cancel) = (Group::new(2, KEEP), Cancel::new().unwrap());
         let (mut first, mut second) = (0, 0);
         let Next::Ask(lead) = group.next(&mut first, None, &cancel).unwrap() else {
             panic!("nothing to try yet")
         };
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             let waiter = scope.spawn(|| {
                 group
                     .next(&mut second, None, &cancel)
@@ -124,12 +169,31 @@ mod tests {
     }
 
     #[test]
+    fn a_passphrase_is_forgotten_in_time_though_nobody_looks() {
+        let (group, cancel) = (Group::new(2, Duration::from_millis(5)), Cancel::new().unwrap());
+        group.proven(Secret::copy_of(b"right"), &mut 0);
+        let forgotten = group.state.wait(Some(Duration::from_secs(60)), &cancel, |state| {
+            state.proven.is_empty().then_some(())
+        });
+        assert_eq!(forgotten, Ok(()));
+    }
+
+    #[test]
+    fn nothing_keeps_a_passphrase_longer_than_its_group() {
+        let group = Group::new(1, KEEP);
+        group.proven(Secret::copy_of(b"right"), &mut 0);
+        let state = Arc::downgrade(&group.state);
+        drop(group);
+        assert!(state.upgrade().is_none(), "the passphrase outlives its group");
+    }
+
+    #[test]
     fn nothing_is_kept_once_the_last_member_is_through() {
-        let (group, cancel) = (Group::new(1), Cancel::new().unwrap());
+        let (group, cancel) = (Group::new(1, KEEP), Cancel::new().unwrap());
         let mut seen = 0;
         group.proven(Secret::copy_of(b"right"), &mut seen);
         group.member_is_through();
-        assert!(group.0.look(|state| state.proven.is_empty()));
+        assert!(group.state.look(|state| state.proven.is_empty()));
         assert!(matches!(group.next(&mut 0, None, &cancel), Ok(Next::Ask(_))));
     }
 }

@@ -39,6 +39,7 @@ impl Unlocker {
     /// `waiting_guests`: for each volume the guests that wait for it, for the words of the questions. `to_open`: the volumes
     /// that are going to be unlocked.
     pub fn new(config: &Config, host: &Host, waiting_guests: BTreeMap<String, Vec<String>>, to_open: &[&str]) -> Self {
+        let pace = Pace::default();
         let of_group = |group: &str| {
             config
                 .volumes
@@ -47,8 +48,9 @@ impl Unlocker {
                 .count()
         };
         let groups = config.volumes.iter().filter_map(|volume| volume.passphrase_group.clone());
-        let groups = groups.map(|name| (name.clone(), Group::new(of_group(&name)))).collect();
-        let pace = Pace::default();
+        let groups = groups
+            .map(|name| (name.clone(), Group::new(of_group(&name), pace.keep_passphrase)))
+            .collect();
         let asked = to_open
             .iter()
             .filter(|name| config.volume(name).is_some_and(volume::is_asked_for));
@@ -74,6 +76,9 @@ impl Unlocker {
     #[must_use]
     pub fn with_pace(mut self, pace: Pace) -> Self {
         self.gate = Gate::new(Arc::clone(&self.host.devices), pace);
+        for group in self.groups.values_mut() {
+            group.keep_for(pace.keep_passphrase);
+        }
         self.pace = pace;
         self
     }
