@@ -59,7 +59,8 @@ impl<T> Monitor<T> {
         cancel: &Cancel,
         mut ready: impl FnMut(&mut T) -> Option<R>,
     ) -> Result<R, Ended> {
-        let deadline = limit.map(|limit| Instant::now() + limit);
+        // A limit beyond what the clock can say is none.
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
         loop {
             if cancel.is_raised() {
                 return Err(Ended::Cancelled);
@@ -117,7 +118,7 @@ mod tests {
             Err(Ended::TimedOut)
         );
         std::thread::scope(|scope| {
-            let waiter = scope.spawn(|| monitor.wait(None, &cancel, |()| None::<()>));
+            let waiter = scope.spawn(|| monitor.wait(Some(Duration::MAX), &cancel, |()| None::<()>));
             cancel.raise();
             assert_eq!(waiter.join().unwrap(), Err(Ended::Cancelled));
         });

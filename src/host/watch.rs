@@ -2,6 +2,7 @@
 //! changed, and wakes those who wait.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -14,6 +15,11 @@ use crate::monitor::{Ended, Monitor};
 
 /// How long it trusts the kernel's events before it looks again by itself.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// The pause after a defect, which may show again at once.
+const AFTER_DEFECT: Duration = Duration::from_secs(1);
+/// How long it lets a burst of events pass before it looks for the next.
+const BURST: Duration = Duration::from_millis(20);
 
 /// The volumes' facts, kept fresh while it lives.
 pub struct Watch {
@@ -32,11 +38,20 @@ impl Watch {
         let (config, writer, flag) = (config.clone(), Arc::clone(&facts), stop.clone());
         thread::Builder::new().name("watch".to_owned()).spawn(move || {
             while !flag.is_raised() {
-                devices.wait_for_change(LOOK_AGAIN, &flag);
-                let now = read(&config, devices.as_ref());
-                if writer.look(|before| *before != now) {
-                    writer.update(|facts| *facts = now);
+                // A defect in there must not leave those who wait without a look-out.
+                let looked = catch_unwind(AssertUnwindSafe(|| {
+                    devices.wait_for_change(LOOK_AGAIN, &flag);
+                    read(&config, devices.as_ref())
+                }));
+                match looked {
+                    Ok(now) if writer.look(|before| *before != now) => writer.update(|facts| *facts = now),
+                    Ok(_) => {}
+                    Err(_) => {
+                        flag.wait(AFTER_DEFECT);
+                    }
                 }
+                // Events come in bursts: one look at the end of each, and never a busy loop.
+                flag.wait(BURST);
             }
         })?;
         Ok(Self { facts, stop })
@@ -70,4 +85,56 @@ pub fn read(config: &Config, devices: &dyn Devices) -> BTreeMap<String, VolumeFa
         .iter()
         .map(|volume| (volume.name.clone(), devices.volume_facts(volume)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{DeviceSpec, Mount, Volume};
+    use crate::facts::{Device, Mapping, MountState};
+    use crate::host::User;
+    use std::path::Path;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Its device is there at the third look; the second look meets a defect.
+    struct Flaky(AtomicUsize);
+
+    impl Devices for Flaky {
+        fn find(&self, _: &DeviceSpec) -> Option<Device> {
+            let look = self.0.fetch_add(1, Ordering::SeqCst);
+            assert!(look != 1, "a defect, wanted by the test");
+            (look > 1).then(|| Device {
+                path: "/dev/vg0/mail".into(),
+                number: None,
+            })
+        }
+        fn mapping(&self, _: &Volume, _: Option<&Device>) -> Mapping {
+            Mapping::None
+        }
+        fn mount_state(&self, _: &Mount, _: &Mapping) -> MountState {
+            MountState::None
+        }
+        fn entries_below(&self, _: &Path) -> usize {
+            0
+        }
+        fn users(&self, _: &Volume) -> Vec<User> {
+            Vec::new()
+        }
+        fn memory_available(&self) -> u64 {
+            0
+        }
+        fn wait_for_change(&self, _: Duration, _: &Cancel) {}
+    }
+
+    #[test]
+    fn a_defect_while_looking_leaves_nobody_waiting() {
+        let config = Config {
+            volumes: vec![Volume::new("mail", DeviceSpec::Path("/dev/vg0/mail".into()))],
+            ..Config::default()
+        };
+        let watch = Watch::begin(&config, Arc::new(Flaky(AtomicUsize::new(0)))).unwrap();
+        let cancel = Cancel::new().unwrap();
+        let limit = Some(Duration::from_secs(60));
+        assert!(watch.wait("mail", limit, &cancel, |facts| facts.device.clone()).is_ok());
+    }
 }
