@@ -44,7 +44,8 @@ pub struct World {
     pub(super) derivations: usize,
     /// The kernel keyring's entry of the root disk.
     pub cached: Vec<Secret>,
-    pub(super) script: BTreeMap<String, VecDeque<Answer>>,
+    /// What the person answers, by volume.
+    pub script: BTreeMap<String, VecDeque<Answer>>,
     pub(super) silent: BTreeSet<String>,
     pub(super) question_open: Option<String>,
     /// The words of all questions.
