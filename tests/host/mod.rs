@@ -44,9 +44,9 @@ use tape::Missed;
 /// From power-on until the tests' shell answers.
 const BOOT: Duration = Duration::from_secs(90);
 /// From the order to power off until it is off.
-const POWER_OFF: Duration = Duration::from_mins(2);
+const POWER_OFF: Duration = Duration::from_secs(120);
 /// What a command in the shell gets when nothing else is said.
-const COMMAND: Duration = Duration::from_mins(1);
+const COMMAND: Duration = Duration::from_secs(60);
 /// 200 columns, or systemd shortens the names of units.
 const KERNEL_ARGUMENTS: &str = "console=ttyS0 root=/dev/vda rw panic=-1 loglevel=4 systemd.show_status=yes \
     systemd.tty.columns.console=200 systemd.tty.rows.console=50 mitigations=off";

@@ -15,7 +15,7 @@ pub struct Qmp {
 impl Qmp {
     /// Takes the line over and agrees on the protocol.
     pub fn new(line: UnixStream) -> io::Result<Self> {
-        line.set_read_timeout(Some(Duration::from_mins(1)))?;
+        line.set_read_timeout(Some(Duration::from_secs(60)))?;
         let mut qmp = Self {
             line: BufReader::new(line),
         };

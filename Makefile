@@ -1,0 +1,81 @@
+# virt-unlock: everything one does here. `make` alone lists it.
+
+PREFIX  ?= /usr
+DESTDIR ?=
+CARGO   ?= cargo
+
+target  := $(or $(CARGO_TARGET_DIR),target)
+release := $(target)/release
+stage   := target/stage
+
+bin     = $(DESTDIR)$(PREFIX)/bin
+libexec = $(DESTDIR)$(PREFIX)/libexec/virt-unlock
+units   = $(DESTDIR)$(PREFIX)/lib/systemd/system
+doc     = $(DESTDIR)$(PREFIX)/share/doc/virt-unlock
+etc     = $(DESTDIR)/etc/virt-unlock
+
+programs      := $(release)/virt-unlock $(release)/virt-unlock-volumes
+unit_files    := units/virt-unlock.service units/virt-unlock-guests.service
+documentation := README.md LICENSE config.example.toml
+
+.PHONY: help demo build install uninstall test test-quick lint stage clean
+
+help:
+	@echo "make demo        boot a host with two encrypted guests in this terminal, to be unlocked by you"
+	@echo "                 (ANSWER='correct horse': types by itself, and exits 0 only if all of it held)"
+	@echo "make build       compile the programs (release)"
+	@echo "make install     put what was built in place; runs no compiler (DESTDIR=$(DESTDIR) PREFIX=$(PREFIX))"
+	@echo "make uninstall   remove it again; the configuration stays"
+	@echo "make test        every check, the booted hosts too (minutes; installs the Debian packages it needs)"
+	@echo "make test-quick  the same without a boot"
+	@echo "make lint        formatting and clippy alone"
+	@echo "make clean       remove what was compiled and installed below target; the image of the host stays"
+
+build:
+	tests/setup.sh build
+	$(CARGO) build --locked --release
+
+# Whoever installs is often root, who should not compile.
+$(programs):
+	@echo "$@ is not there. Run 'make build' first, as yourself; then 'make install', as root." >&2; exit 1
+
+install: $(programs) $(unit_files) $(documentation)
+	install -d $(bin) $(libexec) $(units) $(doc) $(etc)
+	install -m 755 $(release)/virt-unlock $(bin)
+	install -m 755 $(release)/virt-unlock-volumes $(libexec)
+	install -m 644 $(documentation) $(doc)
+	for unit in $(unit_files); do \
+	    sed 's|/usr/bin/virt-unlock|$(PREFIX)/bin/virt-unlock|g; s|/usr/libexec/virt-unlock|$(PREFIX)/libexec/virt-unlock|g' $$unit \
+	        >$(units)/$${unit##*/} && chmod 644 $(units)/$${unit##*/} || exit 1; \
+	done
+
+uninstall:
+	rm -f $(bin)/virt-unlock $(addprefix $(units)/,$(notdir $(unit_files)))
+	rm -rf $(libexec) $(doc)
+	[ ! -d $(etc) ] || rmdir --ignore-fail-on-non-empty $(etc)
+
+# What the booted hosts get.
+stage: build
+	rm -rf $(stage)
+	$(MAKE) --no-print-directory install DESTDIR=$(stage) PREFIX=/usr
+
+demo:
+	tests/setup.sh build boot
+	$(MAKE) --no-print-directory stage
+	tests/host/cargo-test.sh --quiet --test demo
+
+test:
+	tests/setup.sh build test boot
+	tests/suite.sh lint quick licences stage boot
+
+test-quick:
+	tests/setup.sh build test
+	tests/suite.sh lint quick
+
+lint:
+	tests/setup.sh build
+	tests/suite.sh lint
+
+# Not `cargo clean`: the image of the host takes minutes to make, and lies below target too.
+clean:
+	rm -rf $(target)/debug $(target)/release $(stage)
