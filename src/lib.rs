@@ -5,6 +5,7 @@
 //! `verbs` > `report` > `engine` > `unlock` > `host` and `plan` > `graph` > `config`, and the ground: `cancel`, `facts`, `pace`, `secret`.
 
 pub mod cancel;
+pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod event;
@@ -18,3 +19,4 @@ pub mod report;
 pub mod secret;
 pub mod text;
 pub mod unlock;
+pub mod verbs;

@@ -4,13 +4,13 @@ mod libvirt;
 
 use std::process::ExitCode;
 
-use virt_unlock::host::worker;
+use clap::Parser;
+use virt_unlock::cli::Cli;
+use virt_unlock::verbs;
 
 fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|argument| argument == worker::ARGUMENT) {
-        return worker::main();
+    if verbs::is_worker() {
+        return verbs::worker();
     }
-    // The verbs come with the adapter in place.
-    let _ = libvirt::Libvirt::new("qemu:///system");
-    ExitCode::FAILURE
+    verbs::run(&Cli::parse(), Some(|uri| std::sync::Arc::new(libvirt::Libvirt::new(uri))))
 }

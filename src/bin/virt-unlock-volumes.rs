@@ -1,12 +1,14 @@
-//! The half that asks, opens, mounts and closes.
+//! The half that asks, opens, mounts and closes. It runs before libvirt is up, and without its library.
 
 use std::process::ExitCode;
 
-use virt_unlock::host::worker;
+use clap::Parser;
+use virt_unlock::cli::Cli;
+use virt_unlock::verbs;
 
 fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|first| first == worker::ARGUMENT) {
-        return worker::main();
+    if verbs::is_worker() {
+        return verbs::worker();
     }
-    ExitCode::SUCCESS
+    verbs::run(&Cli::parse(), None)
 }

@@ -21,6 +21,13 @@ impl Config {
         self.volumes.iter().find(|volume| volume.name == name)
     }
 
+    /// Whether the domain of this name is wanted up, given libvirt's own autostart flag of it.
+    pub fn wants(&self, domain: &str, autostart: bool) -> bool {
+        self.domain(domain)
+            .map_or(Start::Autostart, |table| table.start)
+            .wants(autostart)
+    }
+
     /// The table of the domain of this name. A domain needs none.
     pub fn domain(&self, name: &str) -> Option<&DomainConfig> {
         self.domains.iter().find(|domain| domain.name == name)
@@ -222,6 +229,17 @@ pub enum Start {
     Always,
     /// `false`
     Never,
+}
+
+impl Start {
+    /// Whether a domain is wanted up, given libvirt's own autostart flag of it.
+    pub fn wants(self, autostart: bool) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::Autostart => autostart,
+        }
+    }
 }
 
 /// `on-stop-timeout = …`

@@ -52,8 +52,8 @@ impl<'a> Placement<'a> {
             .collect()
     }
 
-    /// A link on one volume may lead to another: both are needed.
-    fn volumes_at(&self, source: &Source) -> impl Iterator<Item = &'a str> {
+    /// The volumes that one place lies on. A link on one volume may lead to another: both are needed.
+    pub fn volumes_at(&self, source: &Source) -> impl Iterator<Item = &'a str> {
         let by_path = |path: &Path| self.by_mapper_name(path).or_else(|| self.by_mount(path));
         let by_number = source.number.and_then(|number| self.open.get(&number).copied());
         let by_pool = source.pool.as_ref().and_then(|pool| self.pools.get(pool.as_str()).copied());

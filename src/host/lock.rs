@@ -161,6 +161,10 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// The whole file, for writing.
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "the constants are smaller than the field that they are made for"
+)]
 fn whole_file() -> libc::flock {
     libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
@@ -182,7 +186,7 @@ fn try_lock(file: &File) -> io::Result<bool> {
 fn holder(file: &File) -> Option<i32> {
     let mut found = whole_file();
     fcntl(file, FcntlArg::F_GETLK(&mut found)).ok()?;
-    (found.l_type != libc::F_UNLCK as libc::c_short && found.l_pid > 0).then_some(found.l_pid)
+    (i32::from(found.l_type) != libc::F_UNLCK && found.l_pid > 0).then_some(found.l_pid)
 }
 
 /// What the holder wrote, where it is this one that wrote it; else its command line.

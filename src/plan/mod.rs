@@ -107,6 +107,20 @@ impl Plan {
         self.steps.iter().filter(|step| step.action.is_work())
     }
 
+    /// The same plan with the work on all other layers left to somebody else, for the reason `why`.
+    #[must_use]
+    pub fn only(mut self, ours: fn(&Layer) -> bool, why: &str) -> Self {
+        for step in self
+            .steps
+            .iter_mut()
+            .filter(|step| step.action.is_work() && !ours(&step.layer))
+        {
+            step.action = Action::Leave;
+            step.reason = format!("{}; {why}", step.reason);
+        }
+        self
+    }
+
     /// The step of a layer.
     pub fn step(&self, layer: &Layer) -> Option<&Step> {
         self.steps.iter().find(|step| &step.layer == layer)

@@ -24,7 +24,7 @@ pub fn up(config: &Config, facts: &Facts, graph: &Graph, names: &Names) -> Resul
         }
         // What cannot be done is no failure where nobody asked for it.
         if (action.is_work() || action == Action::Blocked) && !asked {
-            (action, reason) = (Action::Leave, format!("{}; not asked for", reason));
+            (action, reason) = (Action::Leave, format!("{reason}; not asked for"));
         }
         let blocker = node
             .needs
@@ -79,7 +79,7 @@ fn judge(config: &Config, facts: &Facts, layer: &Layer, names: &Names) -> (Actio
                 .libvirt
                 .iter()
                 .flat_map(|libvirt| &libvirt.domains)
-                .find(|domain| &*domain.name == &**name);
+                .find(|domain| *domain.name == **name);
             found.map_or_else(
                 || (Action::Blocked, "libvirt has no such domain".to_owned()),
                 |found| domain(config, found, names),

@@ -10,10 +10,10 @@ use super::lines::Line;
 use super::{Board, Sink, Verbosity};
 use crate::event::{Event, Happened};
 
-/// Where systemd-ask-password puts questions (systemd.io/PASSWORD_AGENTS).
+/// Where systemd-ask-password puts questions (<https://systemd.io/PASSWORD_AGENTS>).
 const QUESTIONS: &str = "/run/systemd/ask-password";
 
-/// The line that `systemctl status` shows (`STATUS=`, sd_notify(3)).
+/// The line that `systemctl status` shows (`STATUS=`, `sd_notify(3)`).
 pub(super) struct StatusLine;
 
 impl Sink for StatusLine {

@@ -157,7 +157,7 @@ impl Kernel {
         // Not blocking: what is configured as a header may be a pipe.
         let header: File = OpenOptions::new()
             .read(true)
-            .custom_flags(nix::libc::O_NONBLOCK)
+            .custom_flags(libc::O_NONBLOCK)
             .open(self.at(at))
             .ok()?;
         let mut magic = [0; MAGIC.len()];

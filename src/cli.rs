@@ -1,0 +1,132 @@
+//! The command line: arguments only. Man pages and completions are made from it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXAMPLES: &str = "\
+Examples:
+  virt-unlock plan                 what `up` would do, and why; touches nothing
+  virt-unlock up                   ask, open, mount and start everything
+  virt-unlock up mailserver        only this guest, and what it needs
+  virt-unlock down vm              stop what uses volume vm, unmount and close it
+  virt-unlock status               every volume and guest, and why it is not as it should be
+  systemctl enable virt-unlock     do all this at every boot and shutdown
+
+Exit status: 0 all as asked; 1 something is not (the rest was done); 2 the configuration or the
+command line is wrong (nothing was touched); 3 not allowed, or a needed service is not there.
+
+Configuration: /etc/virt-unlock/config.toml and /etc/virt-unlock/config.d/*.toml";
+
+/// Opens this host's LUKS volumes, starts the guests that live on them, and takes it all down again in good order.
+#[derive(Debug, Parser)]
+#[command(name = "virt-unlock", version, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    /// Read this file, and config.d/*.toml beside it, instead of /etc/virt-unlock/config.toml.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Say more: also each step, and what needed nothing.
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+
+    /// Say only what is not as it should be.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Open volumes, mount them, start their guests.
+    ///
+    /// Asks for each passphrase in dependency order. What is up already is left alone, so it can be repeated at any time. If the
+    /// service has a question open, it is asked here instead.
+    Up {
+        /// Volumes or guests to bring up, with all that they need. None: everything.
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+    },
+
+    /// Stop guests, unmount and close their volumes.
+    ///
+    /// Each guest is asked to shut down; what happens to one that does not is said in the configuration (stop-timeout,
+    /// on-stop-timeout). A volume that is still in use stays open, and it says who uses it.
+    Down {
+        /// Volumes or guests to bring down, with all that depends on them. None: everything.
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+    },
+
+    /// Show every volume and guest, now, and why it is not as it should be.
+    Status {
+        /// For programs: one JSON document (its "version" is 1; keys are added, never changed).
+        #[arg(long)]
+        json: bool,
+    },
+
+    /// Show what `up` or `down` would do, and why. Touches nothing.
+    Plan(PlanArgs),
+
+    /// Compare the configuration with this host. Every problem at once, each with its remedy.
+    Check,
+
+    /// What the two systemd units run; not for people.
+    #[command(hide = true)]
+    Service {
+        /// Whose work.
+        part: Part,
+        /// Which way.
+        way: Way,
+    },
+}
+
+/// `plan`
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// The way down instead of the way up.
+    #[arg(long)]
+    pub down: bool,
+    /// For programs: one JSON document.
+    #[arg(long, conflicts_with = "dot")]
+    pub json: bool,
+    /// A graph for Graphviz: virt-unlock plan --dot | dot -Tsvg > plan.svg
+    #[arg(long)]
+    pub dot: bool,
+    /// Volumes or guests. None: everything.
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+}
+
+/// One of the two units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// virt-unlock.service
+    Volumes,
+    /// virt-unlock-guests.service
+    Guests,
+}
+
+/// Its `ExecStart=` or its `ExecStop=`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Way {
+    /// `ExecStart=`
+    Up,
+    /// `ExecStop=`
+    Down,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

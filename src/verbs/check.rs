@@ -1,0 +1,389 @@
+//! `virt-unlock check`: the configuration against this host. Every problem at once, each with its remedy. Changes nothing.
+
+use std::time::Duration;
+
+use super::session::Session;
+use super::surroundings::{Surroundings, key_file_fault};
+use super::{App, Failure, Verdict};
+use crate::cancel::Cancel;
+use crate::config::{Config, Unlock, Volume};
+use crate::event::Events;
+use crate::facts::{DomainFacts, Facts, LibvirtFacts, Mapping, MountState};
+use crate::graph::Placement;
+use crate::host::{Header, OpenError};
+use crate::report::{Colour, Style, plain};
+use crate::text;
+
+/// A person waits for the answer.
+const LIBVIRT_PATIENCE: Duration = Duration::from_secs(5);
+
+pub(super) fn check(app: &App) -> Result<Verdict, Failure> {
+    let session = Session::begin(app, false)?;
+    Session::need_root("check")?;
+    let cancel = Cancel::new()?;
+    let facts = session.facts(Some(LIBVIRT_PATIENCE), &Events::new(|_| ()), &cancel);
+    session.graph(&facts)?;
+    let around = Surroundings::read();
+    let mut findings = of_units(&around);
+    for volume in &session.config.volumes {
+        let device = facts.volumes.get(&volume.name).and_then(|found| found.device.clone());
+        let header = device.map(|device| session.host.volumes.probe(volume, &device.path, &cancel));
+        findings.extend(of_volume(volume, &facts, header.as_ref(), &around));
+        findings.extend(of_memory(volume, header.as_ref(), session.host.devices.memory_available()));
+        if let (Some(mount), MountState::None) = (&volume.mount, mount_state(&facts, volume)) {
+            let count = session.host.devices.entries_below(&mount.at);
+            findings.extend(of_hidden_files(volume, count));
+        }
+    }
+    findings.extend(of_domains(&session.config, &facts));
+
+    let colour = Colour::on_stdout();
+    for finding in &findings {
+        println!("{}", finding.line(colour));
+    }
+    let errors = findings.iter().filter(|finding| finding.is_error).count();
+    if findings.is_empty() {
+        let (volumes, tables) = (session.config.volumes.len(), session.config.domains.len());
+        println!(
+            "{}: {volumes} volumes and {tables} domain tables",
+            colour.paint(Style::Good, "no problem found")
+        );
+    }
+    Ok((errors == 0).into())
+}
+
+/// Something that is not as it should be, or may surprise.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Finding {
+    is_error: bool,
+    about: String,
+    what: String,
+    remedy: String,
+}
+
+impl Finding {
+    fn error(about: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            is_error: true,
+            about: about.into(),
+            what: what.into(),
+            remedy: remedy.into(),
+        }
+    }
+
+    fn warning(about: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            is_error: false,
+            ..Self::error(about, what, remedy)
+        }
+    }
+
+    fn line(&self, colour: Colour) -> String {
+        let word = if self.is_error {
+            colour.paint(Style::Bad, "error:")
+        } else {
+            colour.paint(Style::Warning, "warning:")
+        };
+        format!(
+            "{word} {}: {}\n    remedy: {}",
+            plain(&self.about),
+            plain(&self.what),
+            plain(&self.remedy)
+        )
+    }
+}
+
+fn of_units(around: &Surroundings) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if !around.is_enabled {
+        found.push(Finding::warning(
+            "virt-unlock.service",
+            "is not enabled: nothing is asked for at boot",
+            "systemctl enable virt-unlock",
+        ));
+    }
+    if around.libvirt_guests_suspends {
+        found.push(Finding::error(
+            "libvirt-guests.service",
+            "is enabled and saves the memory of guests to the unencrypted disk at shutdown (ON_SHUTDOWN=suspend)",
+            format!(
+                "systemctl disable --now libvirt-guests, or set ON_SHUTDOWN=shutdown in {}",
+                around.libvirt_guests_file.display()
+            ),
+        ));
+    }
+    if around.config_is_open {
+        found.push(Finding::error(
+            "the configuration",
+            "can be written by others than root: whoever changes it decides what root opens and mounts",
+            "chown -R root: /etc/virt-unlock; chmod -R go-w /etc/virt-unlock",
+        ));
+    }
+    found
+}
+
+fn of_volume(volume: &Volume, facts: &Facts, header: Option<&Result<Header, OpenError>>, around: &Surroundings) -> Vec<Finding> {
+    let about = format!("volume {}", volume.name);
+    let name = &volume.name;
+    let mut found = Vec::new();
+    match header {
+        None => found.push(Finding::error(
+            &about,
+            format!("its device {} is not there", volume.device),
+            "attach or activate it; `lsblk -f` shows what is there",
+        )),
+        Some(Err(error)) => found.push(Finding::error(
+            &about,
+            error.to_string(),
+            "is `device` (and `header`) right? `cryptsetup luksDump` shows a header",
+        )),
+        Some(Ok(header)) if header.keyslots.is_empty() => found.push(Finding::error(
+            &about,
+            "its header has no keyslot in use: nothing can open it",
+            "restore the header from a backup (cryptsetup luksHeaderRestore)",
+        )),
+        Some(Ok(_)) => {}
+    }
+    if let Some(Mapping::Foreign(words)) = facts.volumes.get(name).map(|facts| &facts.mapping) {
+        found.push(Finding::error(
+            &about,
+            words,
+            "close that one, or give this volume another name",
+        ));
+    }
+    if around.crypttab_names.contains(name) {
+        found.push(Finding::error(
+            &about,
+            "is in /etc/crypttab too: the boot asks for it there, and its LVM wakes up on this host",
+            format!("remove the line of {name} from /etc/crypttab, then: systemctl daemon-reload"),
+        ));
+    }
+    for unlock in &volume.unlock {
+        if let Unlock::KeyFile { path, .. } = unlock {
+            found.extend(key_file_fault(path).map(|what| {
+                Finding::warning(
+                    &about,
+                    format!("key file {}: {what}", path.display()),
+                    format!("chown root: {0}; chmod 0400 {0}", path.display()),
+                )
+            }));
+        }
+    }
+    found.extend(of_mount(volume, facts, around));
+    found
+}
+
+fn of_mount(volume: &Volume, facts: &Facts, around: &Surroundings) -> Vec<Finding> {
+    let Some(mount) = &volume.mount else { return Vec::new() };
+    let (about, at) = (format!("mount {}", volume.name), mount.at.display());
+    let mut found = Vec::new();
+    if let MountState::Foreign(words) = mount_state(facts, volume) {
+        found.push(Finding::error(
+            &about,
+            words,
+            format!("umount {at}, or choose another mount point"),
+        ));
+    }
+    if around.fstab_places.contains(&mount.at) {
+        found.push(Finding::error(
+            &about,
+            format!("{at} is in /etc/fstab too: systemd would mount and unmount it at its own time"),
+            "remove that line from /etc/fstab, then: systemctl daemon-reload",
+        ));
+    }
+    found
+}
+
+fn of_hidden_files(volume: &Volume, count: usize) -> Option<Finding> {
+    let at = volume.mount.as_ref()?.at.display().to_string();
+    (count > 0).then(|| {
+        Finding::warning(
+            format!("mount {}", volume.name),
+            format!("{at} is not mounted and not empty ({count} entries): what lies there is on the unencrypted disk"),
+            format!("look at {at} and move or delete what lies there"),
+        )
+    })
+}
+
+fn of_memory(volume: &Volume, header: Option<&Result<Header, OpenError>>, free: u64) -> Option<Finding> {
+    let Some(Ok(header)) = header else { return None };
+    let needed = header.keyslots.iter().map(|slot| slot.memory_kib * 1024).max()?;
+    (needed > free).then(|| {
+        Finding::error(
+            format!("volume {}", volume.name),
+            format!(
+                "a keyslot takes {} to open, and {} are free now",
+                text::bytes(needed),
+                text::bytes(free)
+            ),
+            "add a keyslot that takes less (cryptsetup luksConvertKey --pbkdf-memory …)",
+        )
+    })
+}
+
+fn mount_state(facts: &Facts, volume: &Volume) -> MountState {
+    facts
+        .volumes
+        .get(&volume.name)
+        .map(|found| found.mount.clone())
+        .unwrap_or_default()
+}
+
+fn of_domains(config: &Config, facts: &Facts) -> Vec<Finding> {
+    let Some(libvirt) = &facts.libvirt else {
+        let words = facts.libvirt_error.clone().unwrap_or_else(|| "was not asked".to_owned());
+        return vec![Finding::error(
+            "libvirt",
+            words,
+            "is it installed and running? `virsh -c qemu:///system list --all`; is host.libvirt-uri right?",
+        )];
+    };
+    let mut found = Vec::new();
+    for table in &config.domains {
+        for name in std::iter::once(&table.name).chain(&table.after) {
+            if !libvirt.domains.iter().any(|domain| domain.name == *name) {
+                found.push(Finding::error(
+                    format!("domain {}", table.name),
+                    format!("libvirt has no domain named {name}"),
+                    "`virsh list --all` shows the names",
+                ));
+            }
+        }
+    }
+    for volume in &config.volumes {
+        for pool in volume.pools.iter().filter(|pool| !libvirt.pools.contains_key(*pool)) {
+            found.push(Finding::error(
+                format!("volume {}", volume.name),
+                format!("libvirt has no pool named {pool}"),
+                "`virsh pool-list --all` shows the names",
+            ));
+        }
+    }
+    let placement = Placement::new(config, &facts.volumes);
+    for domain in &libvirt.domains {
+        found.extend(of_domain(domain, &placement));
+    }
+    found.extend(of_idle_volumes(config, libvirt, &placement));
+    found
+}
+
+fn of_domain(domain: &DomainFacts, placement: &Placement<'_>) -> Vec<Finding> {
+    let about = format!("guest {}", domain.name);
+    let mut found = Vec::new();
+    let is_ours = !placement.volumes_of(domain).is_empty();
+    if is_ours && domain.restarts_on_poweroff {
+        found.push(Finding::error(
+            &about,
+            "its XML has <on_poweroff>restart</on_poweroff>: asked to shut down it starts again, until its plug is pulled",
+            format!("virsh edit {}: <on_poweroff>destroy</on_poweroff>", domain.name),
+        ));
+    }
+    for source in &domain.sources {
+        let is_unknown =
+            source.path.starts_with("/dev/mapper") && source.number.is_none() && placement.volumes_at(source).next().is_none();
+        if is_unknown {
+            found.push(Finding::warning(
+                &about,
+                format!(
+                    "its disk {} is not there, and no volume of that name is configured",
+                    source.path.display()
+                ),
+                "if that is an encrypted volume, add a [volume.…] table for it",
+            ));
+        }
+    }
+    found
+}
+
+/// A private volume that no guest uses may be a slip of the pen in the guest's XML.
+fn of_idle_volumes(config: &Config, libvirt: &LibvirtFacts, placement: &Placement<'_>) -> Vec<Finding> {
+    let used: Vec<&str> = libvirt
+        .domains
+        .iter()
+        .flat_map(|domain| placement.volumes_of(domain))
+        .collect();
+    config
+        .volumes
+        .iter()
+        .filter(|volume| volume.mount.is_none() && !used.contains(&volume.name.as_str()))
+        .filter(|volume| !config.volumes.iter().any(|other| other.after.contains(&volume.name)))
+        .map(|volume| {
+            Finding::warning(
+                format!("volume {}", volume.name),
+                "no guest lies on it",
+                format!(
+                    "does the guest's XML name /dev/mapper/{0}? Otherwise [domain.NAME] volumes = [\"{0}\"] says it",
+                    volume.name
+                ),
+            )
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::DeviceSpec;
+    use crate::facts::{DomainState, Source, VolumeFacts};
+    use std::collections::BTreeMap;
+
+    fn domain(source: &str) -> DomainFacts {
+        DomainFacts {
+            name: "web".into(),
+            uuid: "u".into(),
+            state: DomainState::ShutOff,
+            autostart: true,
+            sources: vec![Source {
+                path: source.into(),
+                resolved: source.into(),
+                number: None,
+                pool: None,
+            }],
+            restarts_on_poweroff: true,
+        }
+    }
+
+    fn whats(config: &Config, domain: DomainFacts) -> Vec<String> {
+        let facts = Facts {
+            volumes: BTreeMap::from([("mail".to_owned(), VolumeFacts::default())]),
+            libvirt: Some(LibvirtFacts {
+                domains: vec![domain],
+                pools: BTreeMap::new(),
+            }),
+            libvirt_error: None,
+        };
+        of_domains(config, &facts).into_iter().map(|finding| finding.what).collect()
+    }
+
+    #[test]
+    fn a_guest_that_never_stops_and_one_on_a_volume_nobody_configured_are_found() {
+        let config = Config {
+            volumes: vec![Volume::new("mail", DeviceSpec::Path("/dev/vg0/mail".into()))],
+            ..Config::default()
+        };
+        let found = whats(&config, domain("/dev/mapper/mail"));
+        assert!(found.len() == 1 && found[0].contains("on_poweroff"), "{found:?}");
+        let found = whats(&config, domain("/dev/mapper/mial"));
+        assert!(
+            found.iter().any(|what| what.contains("/dev/mapper/mial is not there")),
+            "{found:?}"
+        );
+        assert!(found.iter().any(|what| what == "no guest lies on it"), "{found:?}");
+    }
+
+    #[test]
+    fn a_volume_in_crypttab_or_without_keyslots_is_found() {
+        let volume = Volume::new("mail", DeviceSpec::Path("/dev/vg0/mail".into()));
+        let around = Surroundings {
+            crypttab_names: vec!["mail".into()],
+            ..Surroundings::default()
+        };
+        let header = Ok(Header::default());
+        let found = of_volume(&volume, &Facts::default(), Some(&header), &around);
+        assert!(found.iter().any(|finding| finding.what.contains("no keyslot")), "{found:?}");
+        assert!(
+            found.iter().any(|finding| finding.what.contains("/etc/crypttab")),
+            "{found:?}"
+        );
+    }
+}

@@ -1,0 +1,66 @@
+//! `virt-unlock down`: by hand, everything or what is named. The way back of `up`.
+
+use std::path::Path;
+use std::time::Instant;
+
+use super::session::Session;
+use super::up::{LIBVIRT_PATIENCE, explain};
+use super::{App, Failure, Verdict};
+use crate::engine::down::Down;
+use crate::engine::walk;
+use crate::event::{Events, Happened};
+use crate::facts::Facts;
+use crate::host::lock::{Demand, FOLDER, Part};
+use crate::host::orders::{Order, Orders};
+use crate::plan::{self, Names, Plan};
+use crate::report::Report;
+
+pub(super) fn down(app: &App, names: &[String]) -> Result<Verdict, Failure> {
+    let session = Session::begin(app, false)?;
+    Session::need_root("down")?;
+    let names = Names::new(names.iter().cloned());
+    let orders = Orders::listen(|order| order == Order::Terminate)?;
+    let cancel = orders.cancel();
+    let report = Report::for_person(app.verbosity, Path::new(FOLDER));
+    let events = report.events();
+
+    if !names.is_all() {
+        // A wrong name touches nothing, not even a way up that is under way.
+        let facts = session.facts(Some(LIBVIRT_PATIENCE), &events, &cancel);
+        make_plan(&session, &facts, &names)?;
+    }
+    let deadline = Instant::now() + session.config.host.stop_deadline;
+    let what = "`virt-unlock down`";
+    let _volumes = Session::lock(Part::Volumes, what, Demand::End, &events, &cancel)?;
+    let _guests = Session::lock(Part::Guests, what, Demand::End, &events, &cancel)?;
+    let facts = session.facts(Some(LIBVIRT_PATIENCE), &events, &cancel);
+    let plan = make_plan(&session, &facts, &names)?;
+    warn_without_libvirt(&facts, &events);
+    let summary = walk(
+        &plan,
+        &Down::new(&session.config, &session.host, deadline, &facts),
+        &events,
+        &cancel,
+    );
+
+    if summary.is_good() && plan.work().next().is_none() {
+        events.say(
+            None,
+            Happened::Note("nothing to do: all that is asked for is down".to_owned()),
+        );
+    }
+    Ok(summary.is_good().into())
+}
+
+/// What is to be done; a name that libvirt alone could know says so.
+pub(super) fn make_plan(session: &Session, facts: &Facts, names: &Names) -> Result<Plan, Failure> {
+    let graph = session.graph(facts)?;
+    plan::down(facts, &graph, names).map_err(|unknown| explain(unknown.into(), facts))
+}
+
+fn warn_without_libvirt(facts: &Facts, events: &Events) {
+    if let Some(error) = &facts.libvirt_error {
+        let words = format!("{error}; guests cannot be asked to stop, and a volume that one of them uses stays open");
+        events.say(None, Happened::Warning(words));
+    }
+}

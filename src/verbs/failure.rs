@@ -1,0 +1,67 @@
+//! Why nothing was done.
+
+use std::fmt;
+
+use crate::config::Problems;
+use crate::plan::UnknownName;
+use crate::report::{Colour, Style, plain};
+
+/// Nothing was touched, and why. What fails on the way is an event of its layer instead.
+#[derive(Debug)]
+pub enum Failure {
+    /// The configuration is wrong.
+    Config(Problems),
+    /// The command line is wrong.
+    Usage(String),
+    /// Not allowed, or a needed service is not there.
+    Unable(String),
+    /// Cancelled before anything was done.
+    Cancelled,
+}
+
+impl Failure {
+    /// The exit status.
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Usage(_) => 2,
+            Self::Unable(_) => 3,
+            Self::Cancelled => 1,
+        }
+    }
+
+    pub(super) fn for_terminal(&self) -> String {
+        let colour = Colour::on_stderr();
+        match self {
+            Self::Config(problems) => problems.render(colour.0),
+            other => format!("{} {}", colour.paint(Style::Bad, "virt-unlock:"), plain(&other.to_string())),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(problems) => problems.fmt(f),
+            Self::Usage(words) | Self::Unable(words) => f.write_str(words),
+            Self::Cancelled => f.write_str("cancelled; nothing was changed"),
+        }
+    }
+}
+
+impl From<UnknownName> for Failure {
+    fn from(unknown: UnknownName) -> Self {
+        Self::Usage(unknown.to_string())
+    }
+}
+
+impl From<Problems> for Failure {
+    fn from(problems: Problems) -> Self {
+        Self::Config(problems)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Unable(format!("the system gives no more threads or files: {error}"))
+    }
+}

@@ -1,0 +1,116 @@
+//! `virt-unlock plan`: what `up` or `down` would do, and why. Touches nothing.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::session::Session;
+use super::{App, Failure, Verdict, down, up};
+use crate::cancel::Cancel;
+use crate::cli::PlanArgs;
+use crate::event::Events;
+use crate::plan::{Action, Direction, Names, Plan, Step};
+use crate::report::{Colour, Style, plain};
+
+/// A person waits for the answer.
+const LIBVIRT_PATIENCE: Duration = Duration::from_secs(2);
+
+pub(super) fn plan(app: &App, args: &PlanArgs) -> Result<Verdict, Failure> {
+    let session = Session::begin(app, false)?;
+    let names = Names::new(args.names.iter().cloned());
+    let facts = session.facts(Some(LIBVIRT_PATIENCE), &Events::new(|_| ()), &Cancel::new()?);
+    let plan = if args.down {
+        down::make_plan(&session, &facts, &names)?
+    } else {
+        up::make_plan(&session, &facts, &names)?.1
+    };
+    if let Some(error) = &facts.libvirt_error {
+        eprintln!("virt-unlock: {}; the plan is without guests and pools", plain(error));
+    }
+    if args.json {
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&to_json(&plan)).map_err(std::io::Error::other)?
+        );
+    } else if args.dot {
+        print!("{}", to_dot(&plan));
+    } else {
+        print!("{}", to_table(&plan, Colour::on_stdout()));
+    }
+    let blocked = plan.steps.iter().any(|step| step.action == Action::Blocked);
+    Ok((!blocked && facts.libvirt_error.is_none()).into())
+}
+
+fn to_table(plan: &Plan, colour: Colour) -> String {
+    let width = plan
+        .steps
+        .iter()
+        .map(|step| plain(step.layer.name()).chars().count())
+        .max()
+        .unwrap_or(0);
+    let mut out = String::new();
+    for step in &plan.steps {
+        let style = match step.action {
+            Action::Blocked => Style::Bad,
+            Action::Nothing | Action::Leave => Style::Dim,
+            _ => Style::Good,
+        };
+        let action = colour.paint(style, format!("{:10}", step.action.word()));
+        let reason = plain(&step.reason);
+        out.push_str(&format!(
+            "{action} {:6} {:width$}  {reason}\n",
+            step.layer.kind(),
+            plain(step.layer.name())
+        ));
+    }
+    if plan.steps.is_empty() {
+        out.push_str("nothing is configured\n");
+    }
+    out
+}
+
+fn to_json(plan: &Plan) -> Value {
+    let step = |step: &Step| {
+        let waits: Vec<Value> = step
+            .waits_for
+            .iter()
+            .map(|wait| {
+                let layer = &plan.steps[wait.step].layer;
+                json!({ "kind": layer.kind(), "name": layer.name(), "must_succeed": wait.must_succeed })
+            })
+            .collect();
+        json!({
+            "kind": step.layer.kind(),
+            "name": step.layer.name(),
+            "action": step.action.word(),
+            "reason": step.reason,
+            "waits_for": waits,
+        })
+    };
+    let direction = match plan.direction {
+        Direction::Up => "up",
+        Direction::Down => "down",
+    };
+    json!({ "version": 1, "direction": direction, "steps": plan.steps.iter().map(step).collect::<Vec<_>>() })
+}
+
+/// For Graphviz; arrows lead from what goes first to what waits for it, dashed where it is only an order.
+fn to_dot(plan: &Plan) -> String {
+    let escape = |text: &str| plain(text).replace('\\', "\\\\").replace('"', "\\\"");
+    let mut out = String::from("digraph plan {\n    rankdir=LR;\n    node [shape=box, fontname=\"sans-serif\"];\n");
+    for (place, step) in plan.steps.iter().enumerate() {
+        let (layer, action) = (escape(&step.layer.to_string()), step.action.word());
+        let style = if step.action.is_work() { "solid" } else { "dotted" };
+        let colour = if step.action == Action::Blocked { ", color=red" } else { "" };
+        out.push_str(&format!(
+            "    s{place} [label=\"{layer}\\n{action}\", tooltip=\"{}\", style={style}{colour}];\n",
+            escape(&step.reason)
+        ));
+        for wait in &step.waits_for {
+            let style = if wait.must_succeed { "solid" } else { "dashed" };
+            out.push_str(&format!("    s{} -> s{place} [style={style}];\n", wait.step));
+        }
+    }
+    out.push_str("}\n");
+    out
+}

@@ -1,0 +1,305 @@
+//! What the two units run. virt-unlock.service asks, opens and mounts, and on its way back unmounts and closes;
+//! virt-unlock-guests.service starts each domain as its volumes come open, whoever opened them, and shuts the domains down.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sd_notify::NotifyState;
+
+use super::session::Session;
+use super::up::{is_empty, is_of_volumes, unlocker};
+use super::{App, Failure, Verdict, notes};
+use crate::cancel::Cancel;
+use crate::engine::down::Down;
+use crate::engine::up::{Opening, Up};
+use crate::engine::{Summary, walk};
+use crate::event::{Events, Happened};
+use crate::graph::Layer;
+use crate::host::lock::{Demand, FOLDER, Part};
+use crate::host::orders::{Order, Orders};
+use crate::monitor::Monitor;
+use crate::plan::{self, Names};
+use crate::report::{Report, plain};
+
+const VOLUMES_UNIT: &str = "virt-unlock.service";
+const GUESTS_UNIT: &str = "virt-unlock-guests.service";
+/// The configuration that the last way up went by: the way down must not depend on what somebody is editing.
+const RUNNING_CONFIG: &str = "running.toml";
+/// How long the way down waits for a libvirt that does not answer.
+const LIBVIRT_PATIENCE: Duration = Duration::from_secs(60);
+/// A limit that somebody set on a unit is moved on for as long as the work goes on (`EXTEND_TIMEOUT_USEC=`, `sd_notify(3)`).
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// `ExecStart=` of virt-unlock.service.
+pub(super) fn volumes_up(app: &App) -> Result<Verdict, Failure> {
+    let session = Session::begin(app, false)?;
+    keep_configuration(&session);
+    let orders = Orders::listen(|_| true)?;
+    let report = Report::for_service(app.verbosity, Path::new(FOLDER), is_of_volumes);
+    let _heartbeat = Heartbeat::begin()?;
+    let ready = Ready::within(session.config.host.hold_login)?;
+    // Wanted by this unit already; needed where this unit alone was stopped and started again.
+    let _ = session.systemd.start_unit(GUESTS_UNIT, &orders.cancel());
+    loop {
+        let walked = ask_and_open(&session, &orders.cancel(), &report.events(), &ready);
+        match (orders.take()?, walked) {
+            // Somebody at a terminal takes over. What is still closed when he is through is asked for again.
+            (Some(Order::Yield), _) => {}
+            (Some(Order::Terminate), _) if !ready.is_sent() => {
+                // The start was still going on, so systemd runs no ExecStop=: the way back is ours.
+                return close_all(&session, &report.events(), &Cancel::new()?);
+            }
+            (Some(_), _) => break,
+            (None, walked) => {
+                walked?;
+                break;
+            }
+        }
+    }
+    // A start that partly failed leaves the unit active: a failed one gets no ExecStop= at shutdown. Its status line says what
+    // is missing.
+    ready.send();
+    Ok(Verdict::AsAsked)
+}
+
+fn ask_and_open(session: &Session, cancel: &Cancel, events: &Events, ready: &Ready) -> Result<(), Failure> {
+    let _lock = Session::lock(Part::Volumes, VOLUMES_UNIT, Demand::Patience, events, cancel)?;
+    let facts = session.facts(None, events, cancel);
+    let graph = session.graph(&facts)?;
+    let plan = plan::up(&session.config, &facts, &graph, &Names::default())?;
+    let watch = session.watch()?;
+    let unlocker = unlocker(session, &plan, notes::waiting_guests(&session.config, &facts, &graph));
+    ready.once_none(unlocker.unanswered(), cancel)?;
+    let hands = Up::new(
+        &session.config,
+        &session.host,
+        &watch,
+        Opening::Here(Box::new(unlocker)),
+        &plan,
+        &facts,
+    );
+    walk(&plan, &hands, events, cancel);
+    Ok(())
+}
+
+/// `ExecStop=` of virt-unlock.service. While guests still use a volume it waits, and closes each as soon as it is free.
+pub(super) fn volumes_down(app: &App) -> Result<Verdict, Failure> {
+    let session = session_of_running(app)?;
+    let orders = Orders::listen(|order| order == Order::Terminate)?;
+    let report = Report::for_service(app.verbosity, Path::new(FOLDER), is_of_volumes);
+    let _heartbeat = Heartbeat::begin()?;
+    close_all(&session, &report.events(), &orders.cancel())
+}
+
+fn close_all(session: &Session, events: &Events, cancel: &Cancel) -> Result<Verdict, Failure> {
+    let deadline = Instant::now() + session.config.host.stop_deadline;
+    // At shutdown it is on its way down already. There is no PartOf=, for that would stop the guests too when this unit only
+    // crashed and is started again.
+    let _ = session.systemd.stop_unit(GUESTS_UNIT, cancel);
+    let _lock = Session::lock(Part::Volumes, VOLUMES_UNIT, Demand::End, events, cancel)?;
+    let facts = session.facts(None, events, cancel);
+    let graph = session.graph(&facts)?;
+    let plan = plan::down(&facts, &graph, &Names::default())?;
+    let hands = Down::new(&session.config, &session.host, deadline, &facts);
+    let summary = walk(&plan, &hands, events, cancel);
+    say_end(events, &summary, "all volumes are closed", "not every volume is closed");
+    Ok(summary.is_good().into())
+}
+
+/// `ExecStart=` of virt-unlock-guests.service. The boot does not wait for it.
+pub(super) fn guests_up(app: &App) -> Result<Verdict, Failure> {
+    let session = Session::begin(app, false)?;
+    let orders = Orders::listen(|_| true)?;
+    let report = Report::for_service(app.verbosity, Path::new(FOLDER), is_of_guests);
+    let ready = Ready::within(Duration::ZERO)?;
+    loop {
+        let walked = await_and_start(&session, &orders.cancel(), &report.events());
+        match (orders.take()?, walked) {
+            (Some(Order::Yield), _) => {}
+            (Some(_), _) => break,
+            (None, walked) => {
+                walked?;
+                break;
+            }
+        }
+    }
+    ready.send();
+    Ok(Verdict::AsAsked)
+}
+
+fn await_and_start(session: &Session, cancel: &Cancel, events: &Events) -> Result<(), Failure> {
+    if is_empty(&session.config) {
+        return Ok(());
+    }
+    let _lock = Session::lock(Part::Guests, GUESTS_UNIT, Demand::Patience, events, cancel)?;
+    // Under a boot libvirt comes late; without libvirt on the host this unit is where it is said.
+    let facts = session.facts(None, events, cancel);
+    if let Some(error) = &facts.libvirt_error {
+        return if cancel.is_raised() {
+            Err(Failure::Cancelled)
+        } else {
+            Err(Failure::Unable(format!("{error}; no guest is started")))
+        };
+    }
+    let graph = session.graph(&facts)?;
+    notes::write(&session.config, &graph, &facts);
+    let plan = plan::up(&session.config, &facts, &graph, &Names::default())?;
+    let watch = session.watch()?;
+    let hands = Up::new(&session.config, &session.host, &watch, Opening::Elsewhere, &plan, &facts);
+    walk(&plan, &hands, events, cancel);
+    Ok(())
+}
+
+/// `ExecStop=` of virt-unlock-guests.service.
+pub(super) fn guests_down(app: &App) -> Result<Verdict, Failure> {
+    let session = session_of_running(app)?;
+    let orders = Orders::listen(|order| order == Order::Terminate)?;
+    let report = Report::for_service(app.verbosity, Path::new(FOLDER), is_of_guests);
+    let (events, cancel) = (report.events(), orders.cancel());
+    let _heartbeat = Heartbeat::begin()?;
+    let deadline = Instant::now() + session.config.host.stop_deadline;
+    let _lock = Session::lock(Part::Guests, GUESTS_UNIT, Demand::End, &events, &cancel)?;
+    let facts = session.facts(Some(LIBVIRT_PATIENCE), &events, &cancel);
+    if let Some(error) = &facts.libvirt_error {
+        return Err(Failure::Unable(format!("{error}; no guest can be asked to stop")));
+    }
+    let graph = session.graph(&facts)?;
+    let plan = plan::down(&facts, &graph, &Names::default())?.only(is_of_guests, "left to virt-unlock.service");
+    let hands = Down::new(&session.config, &session.host, deadline, &facts);
+    let summary = walk(&plan, &hands, &events, &cancel);
+    say_end(&events, &summary, "all guests are down", "not every guest is down");
+    Ok(summary.is_good().into())
+}
+
+fn is_of_guests(layer: &Layer) -> bool {
+    !is_of_volumes(layer)
+}
+
+fn say_end(events: &Events, summary: &Summary, good: &str, bad: &str) {
+    let happened = if summary.is_good() {
+        Happened::Note(good.to_owned())
+    } else {
+        Happened::Warning(bad.to_owned())
+    };
+    events.say(None, happened);
+}
+
+/// For the way down: the configuration as it is, or, if somebody has just broken it, as it was on the way up.
+fn session_of_running(app: &App) -> Result<Session, Failure> {
+    let failure = match Session::begin(app, false) {
+        Err(failure @ Failure::Config(_)) => failure,
+        other => return other,
+    };
+    let kept = running_config();
+    if !kept.exists() {
+        return Err(failure);
+    }
+    eprintln!("{failure}");
+    eprintln!(
+        "<4>the configuration is wrong: going down by the one that was in force on the way up, {}",
+        kept.display()
+    );
+    Session::with_config(app, Some(&kept), false)
+}
+
+fn keep_configuration(session: &Session) {
+    let (kept, new) = (running_config(), running_config().with_extension("new"));
+    let open = || {
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&new)
+    };
+    let written = fs::create_dir_all(FOLDER)
+        .and_then(|()| open())
+        .and_then(|mut file| file.write_all(session.text.as_bytes()))
+        .and_then(|()| fs::rename(&new, &kept));
+    if let Err(error) = written {
+        eprintln!(
+            "<4>the configuration is not kept for the way down: {}: {}",
+            kept.display(),
+            plain(&error.to_string())
+        );
+    }
+}
+
+fn running_config() -> PathBuf {
+    Path::new(FOLDER).join(RUNNING_CONFIG)
+}
+
+/// `READY=1`, once: logins wait for it (systemd-user-sessions.service is ordered after virt-unlock.service).
+#[derive(Clone)]
+struct Ready(Arc<Monitor<bool>>);
+
+impl Ready {
+    /// Sent when `limit` is over, if not before. Zero: at once.
+    fn within(limit: Duration) -> Result<Self, Failure> {
+        let ready = Self(Arc::new(Monitor::new(false)));
+        if limit.is_zero() {
+            ready.send();
+            return Ok(ready);
+        }
+        let (late, never) = (ready.clone(), Cancel::new()?);
+        thread::Builder::new().name("hold-login".to_owned()).spawn(move || {
+            // Either it is sent meanwhile, or the limit is over: both ways it is sent now.
+            let _ = late.0.wait(Some(limit), &never, |sent| sent.then_some(()));
+            late.send();
+        })?;
+        Ok(ready)
+    }
+
+    /// Sent once no question is left.
+    fn once_none(&self, unanswered: Arc<Monitor<usize>>, cancel: &Cancel) -> Result<(), Failure> {
+        let (ready, cancel) = (self.clone(), cancel.clone());
+        thread::Builder::new().name("ready".to_owned()).spawn(move || {
+            if unanswered.wait(None, &cancel, |count| (*count == 0).then_some(())).is_ok() {
+                ready.send();
+            }
+        })?;
+        Ok(())
+    }
+
+    fn send(&self) {
+        let first = self.0.update(|sent| !std::mem::replace(sent, true));
+        if first {
+            let _ = sd_notify::notify(&[NotifyState::Ready]);
+        }
+    }
+
+    fn is_sent(&self) -> bool {
+        self.0.look(|sent| *sent)
+    }
+}
+
+/// Says that the work goes on, until it is dropped.
+struct Heartbeat(Cancel);
+
+impl Heartbeat {
+    fn begin() -> Result<Self, Failure> {
+        let stop = Cancel::new()?;
+        let flag = stop.clone();
+        thread::Builder::new().name("heartbeat".to_owned()).spawn(move || {
+            loop {
+                let micros = u32::try_from((HEARTBEAT * 3).as_micros()).unwrap_or(u32::MAX);
+                let _ = sd_notify::notify(&[NotifyState::ExtendTimeoutUsec(micros)]);
+                if flag.wait(HEARTBEAT) {
+                    break;
+                }
+            }
+        })?;
+        Ok(Self(stop))
+    }
+}
+
+impl Drop for Heartbeat {
+    fn drop(&mut self) {
+        self.0.raise();
+    }
+}

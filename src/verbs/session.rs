@@ -1,0 +1,134 @@
+//! What the verbs share: configuration, host, orders from outside, locks, facts.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{App, Failure};
+use crate::cancel::Cancel;
+use crate::config::{self, Config};
+use crate::event::{Events, Happened};
+use crate::facts::Facts;
+use crate::graph::{self, Graph};
+use crate::host::devices::Kernel;
+use crate::host::lock::{self, Demand, FOLDER, Lock, LockError, Part};
+use crate::host::questions::AskPassword;
+use crate::host::units::Systemd;
+use crate::host::volumes::Cryptsetup;
+use crate::host::watch::{self, Watch};
+use crate::host::{Host, Hypervisor, HypervisorError};
+use crate::text;
+
+/// The pause between two tries to reach libvirt.
+const LIBVIRT_PAUSE: Duration = Duration::from_secs(2);
+
+/// The configuration with the machine that it is for.
+pub(super) struct Session {
+    pub config: Config,
+    /// The configuration's own words, to be kept for the way down.
+    pub text: String,
+    pub host: Host,
+    pub systemd: Arc<Systemd>,
+}
+
+impl Session {
+    /// Reads the configuration. `terminal`: questions are also put on this process's own terminal.
+    pub fn begin(app: &App, terminal: bool) -> Result<Self, Failure> {
+        Self::with_config(app, app.config.as_deref(), terminal)
+    }
+
+    pub fn with_config(app: &App, at: Option<&Path>, terminal: bool) -> Result<Self, Failure> {
+        let loaded = config::load(at)?;
+        let systemd = Arc::new(Systemd);
+        let host = Host {
+            devices: Arc::new(Kernel::new()),
+            volumes: Arc::new(Cryptsetup::default()),
+            questions: Arc::new(AskPassword { terminal }),
+            mounts: Arc::clone(&systemd) as Arc<_>,
+            hypervisor: app.connect.map(|connect| connect(&loaded.config.host.libvirt_uri)),
+        };
+        let texts: Vec<&str> = loaded.files.iter().map(|(_, text)| text.as_str()).collect();
+        Ok(Self {
+            text: texts.join("\n"),
+            config: loaded.config,
+            host,
+            systemd,
+        })
+    }
+
+    /// Only the administrator may change anything.
+    pub fn need_root(verb: &str) -> Result<(), Failure> {
+        if nix::unistd::geteuid().is_root() {
+            Ok(())
+        } else {
+            Err(Failure::Unable(format!(
+                "`virt-unlock {verb}` needs root: try `sudo virt-unlock {verb}`"
+            )))
+        }
+    }
+
+    /// Takes the lock of one part, saying for whom it waits.
+    pub fn lock(part: Part, what: &str, demand: Demand, events: &Events, cancel: &Cancel) -> Result<Lock, Failure> {
+        let say = |holder: &lock::Holder| {
+            let words = match demand {
+                Demand::Patience => format!("waiting for {holder}"),
+                Demand::Yield => format!("waiting for {holder} to let go"),
+                Demand::End => format!("waiting for {holder} to end"),
+            };
+            events.say(None, Happened::Waiting(words));
+        };
+        lock::acquire(Path::new(FOLDER), part, what, demand, say, cancel).map_err(|error| match error {
+            LockError::Cancelled => Failure::Cancelled,
+            error @ LockError::Io { .. } => Failure::Unable(error.to_string()),
+        })
+    }
+
+    /// What the machine says now. libvirt is asked again for as long as `patience` while it does not answer (`None`: for ever).
+    pub fn facts(&self, patience: Option<Duration>, events: &Events, cancel: &Cancel) -> Facts {
+        let mut facts = Facts::default();
+        if let Some(hypervisor) = &self.host.hypervisor {
+            match ask_libvirt(hypervisor.as_ref(), patience, events, cancel) {
+                Ok(found) => facts.libvirt = Some(found),
+                Err(error) => facts.libvirt_error = Some(error.to_string()),
+            }
+        }
+        // Last, so that it is the newest.
+        facts.volumes = watch::read(&self.config, self.host.devices.as_ref());
+        facts
+    }
+
+    /// The graph of what these facts show.
+    pub fn graph(&self, facts: &Facts) -> Result<Graph, Failure> {
+        graph::of(&self.config, facts).map_err(|cycle| Failure::Usage(format!("nothing can come first: {cycle}")))
+    }
+
+    /// Begins to watch devices and mounts.
+    pub fn watch(&self) -> Result<Watch, Failure> {
+        Ok(Watch::begin(&self.config, Arc::clone(&self.host.devices))?)
+    }
+}
+
+fn ask_libvirt(
+    hypervisor: &dyn Hypervisor,
+    patience: Option<Duration>,
+    events: &Events,
+    cancel: &Cancel,
+) -> Result<crate::facts::LibvirtFacts, HypervisorError> {
+    let since = Instant::now();
+    let mut said = false;
+    loop {
+        match hypervisor.facts(cancel) {
+            Err(error @ HypervisorError::Unavailable(_)) if patience.is_none_or(|limit| since.elapsed() < limit) => {
+                if !said {
+                    let limit = patience.map_or_else(String::new, |limit| format!(" for {}", text::duration(limit)));
+                    events.say(None, Happened::Waiting(format!("{error}; trying again{limit}")));
+                    said = true;
+                }
+                if cancel.wait(LIBVIRT_PAUSE) {
+                    return Err(HypervisorError::Cancelled);
+                }
+            }
+            result => return result,
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What else on this host has a hand in volumes, mounts and guests: read by `check` alone.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// crypttab(5), fstab(5), libvirt-guests, permissions.
+#[derive(Debug, Default)]
+pub(super) struct Surroundings {
+    /// Whether virt-unlock.service is pulled in by the boot.
+    pub is_enabled: bool,
+    /// Names in /etc/crypttab.
+    pub crypttab_names: Vec<String>,
+    /// Mount points in /etc/fstab.
+    pub fstab_places: Vec<PathBuf>,
+    /// libvirt-guests.service is enabled and writes guests' memory to the disk.
+    pub libvirt_guests_suspends: bool,
+    /// Where that is set.
+    pub libvirt_guests_file: PathBuf,
+    /// Others than root may write the configuration.
+    pub config_is_open: bool,
+}
+
+/// What is wrong with a key file, if anything.
+pub(super) fn key_file_fault(path: &Path) -> Option<String> {
+    match fs::metadata(path) {
+        Ok(found) if found.mode() & 0o077 != 0 => Some("others than its owner can read it".to_owned()),
+        Ok(found) if found.uid() != 0 => Some("it does not belong to root".to_owned()),
+        Ok(_) => None,
+        Err(error) => Some(format!("cannot be read: {error}")),
+    }
+}
+
+impl Surroundings {
+    /// Reads them all; what cannot be read counts as not there.
+    pub fn read() -> Self {
+        let wants = Path::new("/etc/systemd/system/multi-user.target.wants");
+        let is_enabled = |unit: &str| wants.join(unit).symlink_metadata().is_ok();
+        // Debian's and Red Hat's places (libvirt: tools/libvirt-guests.service.in, sysconfig).
+        let settings = ["/etc/default/libvirt-guests", "/etc/sysconfig/libvirt-guests"].map(PathBuf::from);
+        let file = settings.iter().find(|file| file.exists()).unwrap_or(&settings[0]).clone();
+        let scripts = ["/usr/lib/libvirt/libvirt-guests.sh", "/usr/libexec/libvirt-guests.sh"].map(Path::new);
+        let script = scripts
+            .iter()
+            .find_map(|script| fs::read_to_string(script).ok())
+            .unwrap_or_default();
+        let text = script + "\n" + &fs::read_to_string(&file).unwrap_or_default();
+        Self {
+            is_enabled: is_enabled("virt-unlock.service"),
+            crypttab_names: fields(&fs::read_to_string("/etc/crypttab").unwrap_or_default(), 0),
+            fstab_places: fields(&fs::read_to_string("/etc/fstab").unwrap_or_default(), 1)
+                .into_iter()
+                .map(PathBuf::from)
+                .collect(),
+            libvirt_guests_suspends: is_enabled("libvirt-guests.service") && suspends(&text),
+            libvirt_guests_file: file,
+            config_is_open: [
+                "/etc/virt-unlock",
+                "/etc/virt-unlock/config.toml",
+                "/etc/virt-unlock/config.d",
+            ]
+            .iter()
+            .filter_map(|path| fs::metadata(path).ok())
+            .any(|found| found.uid() != 0 || found.mode() & 0o022 != 0),
+        }
+    }
+}
+
+/// One field of each line of a table such as fstab(5).
+fn fields(table: &str, number: usize) -> Vec<String> {
+    table
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_whitespace().nth(number))
+        .map(|field| field.replace("\\040", " "))
+        .collect()
+}
+
+/// Whether libvirt-guests suspends, given its script, which sets its distribution's defaults, and the settings behind it.
+fn suspends(text: &str) -> bool {
+    let said = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("ON_SHUTDOWN="))
+        .next_back()
+        .map(|value| value.trim().trim_matches(['"', '\'']));
+    said.is_none_or(|value| value == "suspend")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_read_as_fstab_has_them() {
+        let table = "# comment\n/dev/sda1 / ext4 defaults 0 1\n\n/dev/x /srv/my\\040vm ext4\n";
+        assert_eq!(fields(table, 1), ["/", "/srv/my vm"]);
+    }
+
+    #[test]
+    fn the_last_word_on_suspending_counts() {
+        assert!(suspends(
+            "ON_SHUTDOWN=\"suspend\"\n    ON_SHUTDOWN=shutdown\n#ON_SHUTDOWN=shutdown\n"
+        ));
+        assert!(!suspends("ON_SHUTDOWN=suspend\nON_SHUTDOWN=\"shutdown\"\n"));
+    }
+}

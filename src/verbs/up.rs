@@ -1,0 +1,124 @@
+//! `virt-unlock up`: by hand, everything or what is named.
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::time::Duration;
+
+use super::session::Session;
+use super::{App, Failure, Verdict, notes};
+use crate::cancel::Cancel;
+use crate::config::Config;
+use crate::engine::up::{Opening, Up};
+use crate::engine::walk;
+use crate::event::{Events, Happened};
+use crate::facts::Facts;
+use crate::graph::{Graph, Layer};
+use crate::host::lock::{Demand, FOLDER, Part};
+use crate::host::orders::{Order, Orders};
+use crate::plan::{self, Action, Names, Plan};
+use crate::report::Report;
+use crate::unlock::Unlocker;
+
+/// A daemon that restarts is back by then; one that is not installed is not worth a longer wait.
+pub(super) const LIBVIRT_PATIENCE: Duration = Duration::from_secs(15);
+
+pub(super) fn up(app: &App, names: &[String]) -> Result<Verdict, Failure> {
+    let session = Session::begin(app, std::io::stderr().is_terminal())?;
+    Session::need_root("up")?;
+    let names = Names::new(names.iter().cloned());
+    let orders = Orders::listen(|order| order != Order::Yield)?;
+    let cancel = orders.cancel();
+    let report = Report::for_person(app.verbosity, Path::new(FOLDER));
+    let events = report.events();
+
+    if !names.is_all() {
+        // A wrong name touches nothing, not even the service's open question.
+        let facts = session.facts(Some(LIBVIRT_PATIENCE), &events, &cancel);
+        make_plan(&session, &facts, &names)?;
+    }
+    let what = "`virt-unlock up`";
+    let _volumes = Session::lock(Part::Volumes, what, Demand::Yield, &events, &cancel)?;
+    let _guests = Session::lock(Part::Guests, what, Demand::Yield, &events, &cancel)?;
+    let facts = session.facts(Some(LIBVIRT_PATIENCE), &events, &cancel);
+    let (graph, plan) = make_plan(&session, &facts, &names)?;
+    if let Some(error) = &facts.libvirt_error {
+        events.say(None, Happened::Warning(format!("{error}; no guest is started")));
+    }
+    notes::write(&session.config, &graph, &facts);
+
+    let watch = session.watch()?;
+    let unlocker = unlocker(&session, &plan, notes::waiting_guests(&session.config, &facts, &graph));
+    let hands = Up::new(
+        &session.config,
+        &session.host,
+        &watch,
+        Opening::Here(Box::new(unlocker)),
+        &plan,
+        &facts,
+    );
+    let summary = walk(&plan, &hands, &events, &cancel);
+
+    let good = summary.is_good() && facts.libvirt_error.is_none();
+    if good && plan.work().next().is_none() {
+        events.say(None, Happened::Note("nothing to do: all that is asked for is up".to_owned()));
+    }
+    if good && names.is_all() {
+        take_into_service(&session, &events, &cancel);
+    }
+    Ok(good.into())
+}
+
+/// What is to be done; a name that libvirt alone could know says so.
+pub(super) fn make_plan(session: &Session, facts: &Facts, names: &Names) -> Result<(Graph, Plan), Failure> {
+    let graph = session.graph(facts)?;
+    let plan = plan::up(&session.config, facts, &graph, names).map_err(|unknown| explain(unknown.into(), facts))?;
+    Ok((graph, plan))
+}
+
+/// Without libvirt no guest's name is known: that is not the fault of the command line.
+pub(super) fn explain(failure: Failure, facts: &Facts) -> Failure {
+    match (&failure, &facts.libvirt_error) {
+        (Failure::Usage(words), Some(error)) => Failure::Unable(format!("{words}; {error}")),
+        _ => failure,
+    }
+}
+
+/// Who opens the volumes of a plan.
+pub(super) fn unlocker(session: &Session, plan: &Plan, guests: notes::WaitingGuests) -> Unlocker {
+    let to_open: Vec<&str> = plan
+        .steps
+        .iter()
+        .filter(|step| step.action == Action::Open)
+        .map(|step| step.layer.name())
+        .collect();
+    Unlocker::new(&session.config, &session.host, guests, &to_open)
+}
+
+/// The way back belongs to the shutdown: everything is up, so the units' own way up has nothing to do and nothing to ask, and
+/// once they are active the shutdown brings it all down in good order.
+fn take_into_service(session: &Session, events: &Events, cancel: &Cancel) {
+    if !sd_notify::booted().unwrap_or(false) {
+        return;
+    }
+    for unit in ["virt-unlock.service", "virt-unlock-guests.service"] {
+        if let Err(error) = session.systemd.start_unit(unit, cancel) {
+            events.say(
+                None,
+                Happened::Warning(format!(
+                    "{unit} cannot be started ({error}): at shutdown use `virt-unlock down`, or nothing is stopped in good order"
+                )),
+            );
+            return;
+        }
+    }
+}
+
+/// Whether a layer is the volumes half's.
+pub(super) fn is_of_volumes(layer: &Layer) -> bool {
+    matches!(layer, Layer::Volume(_) | Layer::Mount(_))
+}
+
+/// Whether the configuration names anything at all.
+pub(super) fn is_empty(config: &Config) -> bool {
+    config.volumes.is_empty() && config.domains.is_empty()
+}
