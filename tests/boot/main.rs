@@ -3,5 +3,10 @@
 #[path = "../host/mod.rs"]
 mod host;
 
+mod answers;
 mod by_hand;
 mod harness;
+mod interrupted;
+mod product;
+mod stubborn;
+mod whole_way;

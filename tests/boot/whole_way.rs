@@ -1,0 +1,91 @@
+//! The main job: ask, open, mount, start; and back: stop, unmount, close.
+
+use crate::{
+    host::secs,
+    product::{PASSPHRASE, enabled},
+};
+
+const CONFIG: &str = r#"
+[volume.mail]
+device = "/dev/vg0/mail"
+
+[volume.vm]
+device = "/dev/vg0/vm"
+mount = "/srv/vm"
+pools = ["vm"]
+
+[domain.webserver]
+after = ["mailserver"]
+"#;
+
+#[test]
+fn a_host_comes_up_and_goes_down() {
+    let mut host = enabled("whole_way", CONFIG).power_on();
+
+    // The first answer is wrong; the second question says so.
+    let asked = host.console().expect("Passphrase for volume mail", secs(90));
+    host.console().expect("try 1 of 3", secs(5));
+    host.console().type_line("wrong horse");
+    // While that one is derived, the next question is open already.
+    host.console().expect("Passphrase for volume vm", secs(60));
+    host.console().type_line(PASSPHRASE);
+    host.console().expect("Passphrase for volume mail", secs(60));
+    host.console().expect("try 2 of 3, the last one was wrong", secs(5));
+
+    // The plain guest, on no volume of ours, is libvirt's own affair and does not wait for us.
+    host.until("grep -q 'GUEST plain UP' /var/log/guests/plain.log", secs(60));
+    assert_eq!(host.run("virsh domstate mailserver").trim(), "shut off");
+    // Logins are held back while there are questions.
+    assert!(!host.console().shows("host login:"));
+    host.console().type_line(PASSPHRASE);
+
+    let login = host.console().expect("host login:", secs(60));
+    assert!(asked < login);
+    for guest in ["mailserver", "webserver"] {
+        host.until(&format!("grep -q 'GUEST {guest} UP' /var/log/guests/{guest}.log"), secs(60));
+    }
+    // Order by `after`.
+    host.run("test /var/log/guests/mailserver.log -ot /var/log/guests/webserver.log");
+
+    // Trap 1: the guest's own LVM stays asleep on the host, also when udev looks again at everything.
+    host.run("udevadm trigger --settle");
+    assert_eq!(
+        host.shell("lvs --noheadings -o lv_name guestvg").status,
+        5,
+        "the host knows the guest's volume group"
+    );
+    // The mount is the volume's own filesystem, and the pool was read after it was there.
+    host.run("findmnt --noheadings -o SOURCE /srv/vm | grep -qx /dev/mapper/vm");
+    assert!(host.run("virsh vol-list vm").contains("webserver.qcow2"));
+
+    // Both units are up, and say so in one line; a second `up` changes nothing.
+    host.until("virt-unlock status", secs(30));
+    let status = host
+        .run("systemctl is-active virt-unlock virt-unlock-guests; systemctl show -P StatusText virt-unlock virt-unlock-guests");
+    assert!(status.starts_with("active\nactive\n"), "{status}");
+    assert!(
+        status.contains("2 of 2 volumes") && status.contains("2 of 2 guests"),
+        "{status}"
+    );
+    let before = host.run("virsh list --uuid; dmsetup info -c --noheadings -o name,uuid,open");
+    assert!(host.run("virt-unlock up 2>&1").contains("nothing to do"));
+    assert_eq!(
+        host.run("virsh list --uuid; dmsetup info -c --noheadings -o name,uuid,open"),
+        before
+    );
+
+    host.power_off();
+    let closed = ["volume mail: closed", "volume vm: closed"];
+    for words in closed {
+        host.console().assert_order(&[words, "reboot: Power down"]);
+    }
+    // mailserver takes longer than webserver to settle: vm is closed while it still goes down.
+    host.console().assert_order(&["volume vm: closed", "volume mail: closed"]);
+
+    let disks = host.examine();
+    for guest in ["mailserver", "webserver"] {
+        assert_eq!((disks.marker(guest, "up"), disks.marker(guest, "off")), (1, 1), "{guest}");
+    }
+    assert_eq!(disks.marker("plain", "up"), 1);
+    assert!(disks.filesystem_clean());
+}
