@@ -128,15 +128,14 @@ proptest! {
         volumes in prop::collection::vec((some_of(&["v0", "v1", "v2"]), prop::option::of(prop::sample::select(&["/m", "/m/n", "/m/n/o", "/x"][..]))), 3),
         domains in prop::collection::vec(some_of(&["d0", "d1", "d2"]), 3),
     ) {
-        let mut text = String::new();
-        for (number, (after, mount)) in volumes.iter().enumerate() {
+        let volumes = volumes.iter().enumerate().map(|(number, (after, mount))| {
             let mount = mount.map_or_else(String::new, |at| format!("mount = {at:?}\n"));
-            text += &format!("[volume.v{number}]\ndevice = '/dev/{number}'\nafter = {after}\n{mount}");
-        }
-        for (number, after) in domains.iter().enumerate() {
-            text += &format!("[domain.d{number}]\nafter = {after}\n");
-        }
-        check(&[text.clone()])?;
+            format!("[volume.v{number}]\ndevice = '/dev/{number}'\nafter = {after}\n{mount}")
+        });
+        let domains = domains.iter().enumerate().map(|(number, after)| format!("[domain.d{number}]\nafter = {after}\n"));
+        let tables: Vec<String> = volumes.chain(domains).collect();
+        let text = tables.concat();
+        check(std::slice::from_ref(&text))?;
         if let Ok(config) = super::parse(&text) {
             let domains = (0..3).map(|number| domain(&format!("d{number}"))).collect();
             let libvirt = LibvirtFacts { domains, ..LibvirtFacts::default() };
