@@ -6,10 +6,13 @@ use std::time::Duration;
 /// Limits and pauses. [`Default`] has the real ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
-    /// How often that which makes no event is looked at: a domain's state while it shuts down, a busy volume.
+    /// How often that which makes no event is looked at: a domain's state while it shuts down, a volume
+    /// that was busy a moment ago.
     pub look_again: Duration,
     /// A shutdown request that a booting guest does not hear is lost: how long until it is sent again.
     pub ask_again: Duration,
+    /// How often at most the users of a busy volume are looked for: all processes are read for that.
+    pub busy_look: Duration,
     /// How long something that is not a guest may keep a volume busy. Open files may go by themselves, so a little.
     pub busy_limit: Duration,
     /// How long a destroyed domain may take to be gone: libvirt waits 10 s between SIGTERM and SIGKILL, and cleans up after it.
@@ -44,6 +47,7 @@ impl Default for Pace {
         Self {
             look_again: Duration::from_millis(250),
             ask_again: Duration::from_secs(10),
+            busy_look: Duration::from_secs(1),
             busy_limit: Duration::from_secs(10),
             destroy_limit: Duration::from_secs(30),
             libvirt_limit: Duration::from_secs(120),

@@ -9,7 +9,7 @@ use crate::cancel::Cancel;
 use crate::config::{Config, DomainConfig, OnStopTimeout, Volume};
 use crate::event::{Outcome, Progress};
 use crate::facts::{DomainState, Facts};
-use crate::host::{CloseError, Host, Hypervisor, HypervisorError, MountError, ShutdownMode};
+use crate::host::{CloseError, Host, Hypervisor, HypervisorError, MountError, ShutdownMode, User};
 use crate::pace::Pace;
 use crate::plan::{Action, Step};
 use crate::text;
@@ -133,34 +133,54 @@ impl<'a> Down<'a> {
     ) -> Outcome {
         let mut busy_since: Option<Instant> = None;
         let mut said = String::new();
+        let mut pause = self.pace.look_again;
         loop {
             if let Some(outcome) = attempt() {
                 return outcome;
             }
             let users = self.host.devices.users(volume);
-            let guests = busy::guests(&users);
-            let words = if guests.is_empty() {
-                busy::explain(&users, by_hand)
-            } else {
-                busy::waiting_for_guests(&guests)
-            };
-            let since = if guests.is_empty() {
-                *busy_since.get_or_insert_with(Instant::now)
-            } else {
-                Instant::now()
-            };
-            let hopeless = guests.is_empty() && busy::is_held_from_above(&users);
-            if hopeless || since.elapsed() >= self.pace.busy_limit || self.left().is_zero() {
+            if !busy::guests(&users).is_empty() {
+                if let Some(outcome) = self.await_guests(volume, &users, progress, cancel) {
+                    return outcome;
+                }
+                (busy_since, pause) = (None, self.pace.look_again);
+                continue;
+            }
+            let words = busy::explain(&users, by_hand);
+            let since = *busy_since.get_or_insert_with(Instant::now);
+            if busy::is_held_from_above(&users) || since.elapsed() >= self.pace.busy_limit || self.left().is_zero() {
                 return Outcome::Failed(format!("is still in use and stays open: {words}"));
             }
             if words != said {
                 progress.waiting(words.clone());
                 said = words;
             }
-            if cancel.wait(self.pace.look_again) {
+            if cancel.wait(pause) {
                 return Outcome::Cancelled;
             }
+            pause = (pause * 2).min(self.pace.busy_look);
         }
+    }
+
+    /// Waits until no guest is among the users. Nothing is tried meanwhile: each try would be a failed job of systemd, for minutes.
+    fn await_guests(&self, volume: &Volume, users: &[User], progress: Progress<'_>, cancel: &Cancel) -> Option<Outcome> {
+        let mut guests = busy::guests(users);
+        let mut said = String::new();
+        while !guests.is_empty() {
+            let words = busy::waiting_for_guests(&guests);
+            if self.left().is_zero() {
+                return Some(Outcome::Failed(format!("is still in use and stays open: {words}")));
+            }
+            if words != said {
+                progress.waiting(words.clone());
+                said = words;
+            }
+            if cancel.wait(self.pace.busy_look.min(self.left())) {
+                return Some(Outcome::Cancelled);
+            }
+            guests = busy::guests(&self.host.devices.users(volume));
+        }
+        None
     }
 
     /// Asks until the domain is off. False: it still runs `patience` after it was first asked, or when the whole way must be
@@ -250,7 +270,7 @@ impl Hands for Down<'_> {
 /// One request. False: libvirt was not there to pass it on.
 fn request(hypervisor: &dyn Hypervisor, uuid: &str, attempt: u32, cancel: &Cancel) -> Result<bool, HypervisorError> {
     // The button first: every guest has one. A guest that does not hear it may have an agent that does.
-    if attempt % 3 == 0 && hypervisor.request_shutdown(uuid, ShutdownMode::Agent, cancel).is_ok() {
+    if attempt.is_multiple_of(3) && hypervisor.request_shutdown(uuid, ShutdownMode::Agent, cancel).is_ok() {
         return Ok(true);
     }
     let pressed = hypervisor.request_shutdown(uuid, ShutdownMode::Acpi, cancel);
@@ -260,10 +280,13 @@ fn request(hypervisor: &dyn Hypervisor, uuid: &str, attempt: u32, cancel: &Cance
 
 /// Only a cancelled request ends the asking; one that failed is sent again.
 fn tolerate(result: Result<(), HypervisorError>) -> Result<(), HypervisorError> {
-    match result {
-        Err(HypervisorError::Cancelled) => Err(HypervisorError::Cancelled),
-        _ => Ok(()),
-    }
+    result.or_else(|error| {
+        if error == HypervisorError::Cancelled {
+            Err(error)
+        } else {
+            Ok(())
+        }
+    })
 }
 
 fn rounded(duration: Duration) -> Duration {

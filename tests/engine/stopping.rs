@@ -21,6 +21,7 @@ fn up() -> (FakeHost, Config) {
     (host, config)
 }
 
+#[allow(clippy::unwrap_used)] // a helper of tests
 fn hears(host: &FakeHost, domain: &str, hears: Hears) {
     host.set(|world| world.domains.get_mut(domain).unwrap().hears = hears);
 }

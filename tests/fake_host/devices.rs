@@ -55,6 +55,7 @@ impl Devices for FakeHost {
 
     fn users(&self, volume: &Volume) -> Vec<User> {
         self.0.update(|world| {
+            world.looks_at_users += 1;
             if let Some(left) = world.users_leave_after.get_mut(&volume.name) {
                 *left = left.saturating_sub(1);
                 if *left == 0 {

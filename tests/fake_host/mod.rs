@@ -147,7 +147,7 @@ impl FakeHost {
                 .script
                 .entry(volume.to_owned())
                 .or_default()
-                .extend(answers.iter().cloned())
+                .extend(answers.iter().cloned());
         })
     }
 
@@ -176,7 +176,8 @@ impl FakeHost {
             world
                 .log
                 .iter()
-                .filter_map(|(call, what)| (*what == What::Begun).then(|| call.clone()))
+                .filter(|(_, what)| *what == What::Begun)
+                .map(|(call, _)| call.clone())
                 .collect()
         })
     }

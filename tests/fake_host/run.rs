@@ -58,6 +58,7 @@ pub fn quick() -> Pace {
     Pace {
         look_again: tick,
         ask_again: Duration::ZERO,
+        busy_look: tick,
         busy_limit: 10 * tick,
         destroy_limit: 10 * tick,
         libvirt_limit: PATIENCE,
@@ -262,8 +263,13 @@ fn words(event: &Event) -> &str {
         | Happened::Asking(words)
         | Happened::Note(words)
         | Happened::Warning(words)
-        | Happened::Ended(Outcome::Done(words) | Outcome::Already(words) | Outcome::Left(words))
-        | Happened::Ended(Outcome::Skipped(words) | Outcome::Failed(words)) => words,
+        | Happened::Ended(
+            Outcome::Done(words)
+            | Outcome::Already(words)
+            | Outcome::Left(words)
+            | Outcome::Skipped(words)
+            | Outcome::Failed(words),
+        ) => words,
         Happened::Ended(Outcome::Cancelled) => "cancelled",
     }
 }

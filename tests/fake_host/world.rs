@@ -25,6 +25,8 @@ pub struct World {
     pub shadows: BTreeMap<PathBuf, usize>,
     /// Users of an open volume that are no domain, by volume, and whether they keep its filesystem (or the mapping itself).
     pub users: BTreeMap<String, Vec<User>>,
+    /// How often a volume's users were looked for.
+    pub looks_at_users: usize,
     /// How many more looks at a volume's users until they leave by themselves.
     pub users_leave_after: BTreeMap<String, usize>,
     /// libvirt's pools.
@@ -123,6 +125,7 @@ impl Default for World {
             mounts_that_lie: BTreeSet::new(),
             shadows: BTreeMap::new(),
             users: BTreeMap::new(),
+            looks_at_users: 0,
             users_leave_after: BTreeMap::new(),
             pools: BTreeMap::new(),
             domains: BTreeMap::new(),
