@@ -29,7 +29,7 @@ pub fn of(config: &Config, facts: &Facts) -> Result<Graph, Cycle> {
         builder.add_pools(config);
         builder.add_domains(config, facts, libvirt);
     }
-    order::sort(builder.nodes)
+    order::sort(&builder.nodes)
 }
 
 #[derive(Default)]

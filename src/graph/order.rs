@@ -25,7 +25,7 @@ impl fmt::Display for Cycle {
 impl std::error::Error for Cycle {}
 
 /// The graph of `nodes`, whose needs are places in that list (the stronger of two counts).
-pub(super) fn sort(nodes: Vec<Node>) -> Result<Graph, Cycle> {
+pub(super) fn sort(nodes: &[Node]) -> Result<Graph, Cycle> {
     let mut missing: Vec<usize> = vec![0; nodes.len()];
     let mut needed_by: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
     let mut needs: Vec<HashMap<usize, Need>> = Vec::with_capacity(nodes.len());
@@ -56,7 +56,7 @@ pub(super) fn sort(nodes: Vec<Node>) -> Result<Graph, Cycle> {
         }
     }
     if order.len() < nodes.len() {
-        return Err(cycle(&nodes, &missing));
+        return Err(cycle(nodes, &missing));
     }
 
     let mut graph = Graph::default();

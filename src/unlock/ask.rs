@@ -72,12 +72,12 @@ impl Unlocker {
                 };
                 let known = tries.remember(&answer);
                 let proof = group.map(|group| (group, &mut seen));
-                let tried = if known {
+                let through = if known {
                     None
                 } else {
                     self.offer(way, answer, "opened", proof)
                 };
-                if let Some(asked) = tried {
+                if let Some(asked) = through {
                     return asked;
                 }
                 if let Some(asked) = tries.count(way, known, took, &self.pace) {

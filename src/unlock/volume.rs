@@ -159,7 +159,7 @@ fn await_device(
     }
     if found == Err(Ended::TimedOut) && volume.device_timeout > grace {
         standing.device_is_missing();
-        found = look(volume.device_timeout - grace);
+        found = look(volume.device_timeout.saturating_sub(grace));
     }
     match found {
         Ok(device) => device,

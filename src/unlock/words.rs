@@ -1,5 +1,7 @@
 //! The words of a question: which volume, whose guests wait for it, which try this is.
 
+use std::fmt::Write;
+
 use crate::config::Volume;
 
 /// How many guests are named before the rest is counted: a console line has about 80 columns.
@@ -7,19 +9,20 @@ const NAMED: usize = 4;
 
 /// One line, without its end: "Passphrase for volume mail (guest mailserver), try 2 of 3, the last one was wrong:".
 pub fn question(volume: &Volume, guests: &[String], group_waits: usize, attempt: u32, last: Option<&str>) -> String {
+    // Writing into a string cannot fail.
     let mut words = format!("Passphrase for volume {}", volume.name);
     if !guests.is_empty() {
-        words.push_str(&format!(" ({})", list(guests)));
+        let _ = write!(words, " ({})", list(guests));
     }
     if let Some(group) = volume.passphrase_group.as_ref().filter(|_| group_waits > 0) {
-        words.push_str(&format!(" and {group_waits} more of group {group}"));
+        let _ = write!(words, " and {group_waits} more of group {group}");
     }
-    words.push_str(&format!(", try {attempt}"));
+    let _ = write!(words, ", try {attempt}");
     if volume.tries > 0 {
-        words.push_str(&format!(" of {}", volume.tries));
+        let _ = write!(words, " of {}", volume.tries);
     }
     if let Some(last) = last {
-        words.push_str(&format!(", {last}"));
+        let _ = write!(words, ", {last}");
     }
     words.push(':');
     // libvirt allows almost any name: nothing of it may move a cursor or begin a line.
