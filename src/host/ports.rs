@@ -33,7 +33,8 @@ pub trait Devices: Send + Sync {
     /// Memory that can be had now without swapping, in bytes (`MemAvailable`, proc_meminfo(5)).
     fn memory_available(&self) -> u64;
 
-    /// Waits until a block device or a mount may have come or gone, `limit` is over, or `cancel` is raised. May come back early.
+    /// Waits until a block device or a mount may have come or gone since the call before, `limit` is over, or `cancel` is raised.
+    /// May come back early. One thread at a time calls it.
     fn wait_for_change(&self, limit: Duration, cancel: &Cancel);
 
     /// All of a volume's facts.

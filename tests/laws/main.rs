@@ -1,0 +1,9 @@
+//! Laws of the graph and the plan that hold for every configuration, and of whole runs on generated hosts.
+
+#![allow(clippy::unwrap_used)] // the helpers of tests are tests too
+
+#[path = "../fake_host/mod.rs"]
+mod fake_host;
+mod generate;
+mod pure;
+mod runs;
