@@ -1,5 +1,5 @@
 //! News of block devices and mounts: the kernel's and udev's messages on a netlink socket, and the list of mounts, which can be
-//! polled for changes (proc_pid_mountinfo(5)).
+//! polled for changes (`proc_pid_mountinfo(5)`).
 //!
 //! Each thread has descriptors of its own, kept from one wait to the next, so that what happens between two waits ends the second
 //! one at once.

@@ -126,14 +126,12 @@ impl Kernel {
 
     /// Whether a mapping's base is the configured device: by number, or the loop device that carries the configured file.
     fn is_device(&self, base: &str, device: &Device) -> bool {
-        match device.number {
-            Some(number) => self.number_named(base) == Some(number),
-            None => {
-                let same = |file: &Path| fs::canonicalize(self.at(file)).ok();
-                let file = self.loop_file(base);
-                file.is_some_and(|file| same(&file).is_some_and(|file| Some(file) == same(&device.path)))
-            }
+        if let Some(number) = device.number {
+            return self.number_named(base) == Some(number);
         }
+        let same = |file: &Path| fs::canonicalize(self.at(file)).ok();
+        let file = self.loop_file(base);
+        file.is_some_and(|file| same(&file).is_some_and(|file| Some(file) == same(&device.path)))
     }
 
     /// The LUKS UUID that the volume should have, from the configuration, from udev, or from the header itself.

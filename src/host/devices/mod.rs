@@ -19,8 +19,8 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::Mutex;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::{Devices, User, uevents};
@@ -33,8 +33,8 @@ pub struct Kernel {
     root: PathBuf,
     /// Whether plain files below `root` stand for the block devices of that name in sysfs: nobody but root can make nodes.
     made_up: bool,
-    /// Looks at the processes that have not come back yet.
-    searches: Arc<AtomicUsize>,
+    /// Looks at the processes that were not waited for to the end.
+    left: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Kernel {
@@ -53,7 +53,7 @@ impl Kernel {
         Self {
             root: root.to_owned(),
             made_up: true,
-            searches: Arc::default(),
+            left: Mutex::default(),
         }
     }
 

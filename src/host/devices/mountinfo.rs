@@ -1,4 +1,4 @@
-//! `/proc/PID/mountinfo`, proc_pid_mountinfo(5).
+//! The list of mounts of one namespace, `proc_pid_mountinfo(5)`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -52,6 +52,7 @@ impl Kernel {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Devices;
     use super::super::made_up::Machine;
     use super::*;
 
@@ -135,6 +136,4 @@ mod tests {
         );
         assert_eq!(entries(&machine), 0);
     }
-
-    use super::super::Devices;
 }

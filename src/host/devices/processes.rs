@@ -6,13 +6,10 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::PoisonError;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
-
-use nix::libc;
 
 use super::{Kernel, path_of};
 use crate::facts::DevNum;
@@ -48,14 +45,14 @@ struct Status {
 impl Kernel {
     /// The processes but ourselves that fit, each once with the first thing found.
     pub(super) fn search(&self, search: Search) -> Vec<User> {
-        let running = Running::begin(&self.searches);
-        if running.others > LEFT {
+        let left = || self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left().retain(|thread| !thread.is_finished());
+        if left().len() >= LEFT {
             return Vec::new();
         }
         let (proc, pids) = (self.at("/proc"), self.pids());
         let (found, results) = mpsc::channel();
         let begun = thread::Builder::new().name("processes".to_owned()).spawn(move || {
-            let _running = running;
             let own = i32::try_from(std::process::id()).unwrap_or(0);
             for pid in pids.into_iter().filter(|pid| *pid != own) {
                 if let Some(user) = search.look_at(&proc, pid)
@@ -65,36 +62,19 @@ impl Kernel {
                 }
             }
         });
-        if begun.is_err() {
-            return Vec::new();
-        }
+        let Ok(thread) = begun else { return Vec::new() };
         let deadline = Instant::now() + LIMIT;
         let mut users = Vec::new();
-        while let Ok(user) = results.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            users.push(user);
+        loop {
+            match results.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(user) => users.push(user),
+                Err(RecvTimeoutError::Disconnected) => return users,
+                Err(RecvTimeoutError::Timeout) => {
+                    left().push(thread);
+                    return users;
+                }
+            }
         }
-        users
-    }
-}
-
-/// Counts a search until it has come back.
-struct Running {
-    count: Arc<AtomicUsize>,
-    others: usize,
-}
-
-impl Running {
-    fn begin(count: &Arc<AtomicUsize>) -> Self {
-        Self {
-            others: count.fetch_add(1, Ordering::Relaxed),
-            count: Arc::clone(count),
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -180,7 +160,7 @@ pub(super) fn is_remote(fstype: &str) -> bool {
 fn machine_of(cgroup: &str) -> Option<String> {
     let mut parts = cgroup.split(['/', '\n']);
     parts
-        .find(|part| part.starts_with("machine-") && part.ends_with(".scope"))
+        .find(|part| part.starts_with("machine-") && part.strip_suffix(".scope").is_some())
         .map(str::to_owned)
 }
 
@@ -225,6 +205,7 @@ fn status(path: &Path) -> Option<Status> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::process::{Child, Command, Stdio};
+    use std::sync::{Arc, Mutex};
 
     use super::super::made_up::Machine;
     use super::*;
@@ -368,9 +349,19 @@ mod tests {
         let (machine, search) = machine();
         machine.link("/proc/42/cwd", machine.at("/srv/vm"));
         let kernel = machine.kernel();
-        let stuck: Vec<Running> = (0..=LEFT).map(|_| Running::begin(&kernel.searches)).collect();
+        let (end, ended) = mpsc::channel::<()>();
+        let ended = Arc::new(Mutex::new(ended));
+        for _ in 0..LEFT {
+            let ended = Arc::clone(&ended);
+            let stuck = thread::spawn(move || ended.lock().unwrap().recv().unwrap_or(()));
+            kernel.left.lock().unwrap().push(stuck);
+        }
         assert_eq!(kernel.search(search.clone()), []);
-        drop(stuck);
+        drop(end);
+        while kernel.left.lock().unwrap().iter().any(|stuck| !stuck.is_finished()) {
+            thread::yield_now();
+        }
         assert_eq!(kernel.search(search).len(), 1);
+        assert!(kernel.left.lock().unwrap().is_empty(), "one that came back is not left");
     }
 }

@@ -127,7 +127,7 @@ impl Kernel {
 }
 
 /// Whether `copy` goes away with `our` mount: an unmount is passed on from the mount below ours to that below the copy, at the same
-/// place in it (mount_namespaces(7)).
+/// place in it (`mount_namespaces(7)`).
 fn follows(copy: &Mounted, namespace: &Namespace, our: &Mounted, namespaces: &[Namespace]) -> bool {
     let (Some((ours_below, our_place)), Some((below, place))) = (below(our, &namespaces[0]), below(copy, namespace)) else {
         return false;
