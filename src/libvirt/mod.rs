@@ -83,9 +83,7 @@ impl Hypervisor for Libvirt {
             if !wanted() {
                 return Err(HypervisorError::Cancelled.into());
             }
-            domain
-                .create()
-                .or_else(|error| if runs(&domain) { Ok(()) } else { Err(error.into()) })
+            create(&domain)
         })
     }
 
@@ -209,9 +207,12 @@ fn find_pool(connection: &Connect, name: &str) -> Result<StoragePool, Failure> {
     })
 }
 
-/// Whether it is known to run.
-fn runs(domain: &Domain) -> bool {
-    matches!(domain.is_active(), Ok(true))
+/// Starts it. libvirt's own autostart, or a person, may have been quicker.
+fn create(domain: &Domain) -> Result<(), Failure> {
+    match domain.create() {
+        Err(error) if !matches!(domain.is_active(), Ok(true)) => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 /// Whether it is known to be off: a transient domain that is off is no domain any more.

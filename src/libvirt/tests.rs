@@ -117,6 +117,14 @@ fn what_is_so_already_is_done() {
 }
 
 #[test]
+fn somebody_else_may_start_it_first() {
+    let node = node();
+    let call = Call::start("starting", START_LIMIT);
+    let work = |connection: &Connect, _: &dyn Fn() -> bool| create(&find(connection, WEB)?);
+    node.libvirt.0.call(call, &node.cancel, work).unwrap();
+}
+
+#[test]
 fn a_paused_domain_is_woken() {
     let node = node();
     let work = |connection: &Connect, _: &dyn Fn() -> bool| Ok(find(connection, WEB)?.suspend()?);
