@@ -49,7 +49,7 @@ const POWER_OFF: Duration = Duration::from_secs(120);
 const COMMAND: Duration = Duration::from_secs(60);
 /// 200 columns, or systemd shortens the names of units.
 const KERNEL_ARGUMENTS: &str = "console=ttyS0 root=/dev/vda rw panic=-1 loglevel=4 systemd.show_status=yes \
-    systemd.tty.columns.console=200 systemd.tty.rows.console=50 mitigations=off";
+    systemd.tty.columns.console=200 systemd.tty.rows.console=50 mitigations=off tsc=reliable";
 
 /// Whole seconds.
 pub const fn secs(count: u64) -> Duration {
