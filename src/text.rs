@@ -11,7 +11,7 @@ pub fn duration(duration: Duration) -> String {
             millis => format!("{millis}ms"),
         };
     }
-    if seconds < 120 && seconds % 60 != 0 {
+    if seconds < 120 && !seconds.is_multiple_of(60) {
         return format!("{seconds}s");
     }
     let parts = [(seconds / 3600, "h"), (seconds / 60 % 60, "min"), (seconds % 60, "s")];

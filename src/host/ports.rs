@@ -30,7 +30,7 @@ pub trait Devices: Send + Sync {
     /// open files, working directories or maps on it or on its filesystem.
     fn users(&self, volume: &Volume) -> Vec<User>;
 
-    /// Memory that can be had now without swapping, in bytes (`MemAvailable`, proc_meminfo(5)).
+    /// Memory that can be had now without swapping, in bytes (`MemAvailable`, `proc_meminfo(5)`).
     fn memory_available(&self) -> u64;
 
     /// Waits until a block device or a mount may have come or gone since the call before, `limit` is over, or `cancel` is raised.
@@ -73,7 +73,7 @@ pub enum User {
     Process {
         /// Its number.
         pid: i32,
-        /// Its name (proc_pid_comm(5)).
+        /// Its name (`proc_pid_comm(5)`).
         comm: String,
         /// What it has there: a path.
         path: PathBuf,
