@@ -41,7 +41,7 @@ const GROUND: &[&str] = &["monitor", "cancel", "pace", "secret", "facts", "text"
 const SHELL: &[&str] = &["main", "bin", "lib"];
 
 /// The adapter of libvirt uses no more than this: it speaks for the hypervisor, not for volumes.
-const LIBVIRT_GROUND: &[&str] = &["cancel", "facts", "text"];
+const LIBVIRT_GROUND: &[&str] = &["monitor", "cancel", "facts", "text"];
 
 /// Crates that are used in one place only.
 const CRATES: &[(&str, &[&str])] = &[

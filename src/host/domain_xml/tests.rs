@@ -1,3 +1,5 @@
+//! Domain and pool definitions, as libvirt writes them and as nobody should.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Images that qemu-img made, and such as only an attacker makes.
+
 use std::process::Command;
 
 use proptest::prelude::*;
