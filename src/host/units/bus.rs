@@ -1,18 +1,16 @@
 //! What is said to systemd (org.freedesktop.systemd1(5)).
 
 use std::fmt::Debug;
-use std::path::Path;
+use std::time::{Duration, Instant};
 
 use zbus::connection::Builder;
 use zbus::{Connection, DynamicType, Error, Message, OwnedObjectPath, OwnedVariant};
 
-use super::ANSWER;
 use super::aside::aside;
+use super::{ANSWER, LOOK_AGAIN};
 use crate::cancel::Cancel;
 use crate::monitor::Ended;
 
-/// systemd's own socket, for root alone.
-const PRIVATE: &str = "/run/systemd/private";
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER: &str = "/org/freedesktop/systemd1";
 const MANAGER_INTERFACE: &str = "org.freedesktop.systemd1.Manager";
@@ -63,30 +61,19 @@ pub(super) type Property = (&'static str, OwnedVariant);
 pub(super) struct Bus(Connection);
 
 impl Bus {
-    /// Connects to systemd's own socket; where that cannot be had (not root), to the system's message bus.
-    pub(super) fn connect(cancel: &Cancel) -> Result<Self, BusError> {
-        let connect = || {
-            zbus::block_on(async {
-                let private = Builder::address(format!("unix:path={PRIVATE}").as_str()).p2p();
-                let first = match private.method_timeout(ANSWER).build().await {
-                    Ok(connection) => return Ok(connection),
-                    Err(error) => error,
-                };
-                let second = match Builder::system().method_timeout(ANSWER).build().await {
-                    Ok(connection) => return Ok(connection),
-                    Err(error) => error,
-                };
-                let hint = if Path::new("/run/systemd/system").exists() {
-                    ""
-                } else {
-                    "; this system was not booted with systemd"
-                };
-                Err(BusError::Gone(format!(
-                    "neither at {PRIVATE} ({first}) nor on the system bus ({second}){hint}"
-                )))
-            })
-        };
-        bounded(cancel, connect).map(Self)
+    /// Connects to the system's message bus. Early in the boot that may not be up yet: it is tried for as long as `patience`.
+    pub(super) fn connect(patience: Duration, cancel: &Cancel) -> Result<Self, BusError> {
+        let since = Instant::now();
+        loop {
+            let connect = || zbus::block_on(Builder::system().method_timeout(ANSWER).build()).map_err(BusError::of);
+            match bounded(cancel, connect) {
+                Err(BusError::Gone(_)) if since.elapsed() < patience => {}
+                result => return result.map(Self),
+            }
+            if cancel.wait(LOOK_AGAIN) {
+                return Err(BusError::Cancelled);
+            }
+        }
     }
 
     /// Orders a job for a unit.

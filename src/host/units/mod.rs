@@ -1,5 +1,5 @@
-//! Filesystems by mount units of systemd's, and orders to its units. systemd is spoken to as systemctl does as root: at its own
-//! socket, which is there before the message bus is up and after it is gone.
+//! Filesystems by mount units of systemd's, and orders to its units, over the system's message bus. The bus comes up late in a boot
+//! and goes early in a shutdown: a mount waits for it, and nothing on the way down needs it.
 
 mod aside;
 mod bus;
@@ -34,7 +34,7 @@ impl Systemd {
     /// # Errors
     /// When systemd does not answer, or says no.
     pub fn start_unit(&self, name: &str, cancel: &Cancel) -> Result<(), BusError> {
-        Bus::connect(cancel)?.order("StartUnit", name, "fail", cancel)
+        Bus::connect(Duration::ZERO, cancel)?.order("StartUnit", name, "fail", cancel)
     }
 
     /// Orders the stop of a unit and does not wait for it. A start of it that is under way is given up.
@@ -42,7 +42,7 @@ impl Systemd {
     /// # Errors
     /// When systemd does not answer, or says no; so it does when there is no such unit.
     pub fn stop_unit(&self, name: &str, cancel: &Cancel) -> Result<(), BusError> {
-        Bus::connect(cancel)?.order("StopUnit", name, "replace", cancel)
+        Bus::connect(Duration::ZERO, cancel)?.order("StopUnit", name, "replace", cancel)
     }
 }
 

@@ -13,6 +13,8 @@ use crate::config::{Mount, Volume};
 use crate::host::MountError;
 use crate::host::tool::{last_line, run};
 
+/// How long the message bus may take to come up: a passphrase may be typed before it.
+const BUS_COMES: Duration = Duration::from_secs(90);
 /// How long a mount may take. systemd's own limit for mount(8) is as long.
 const MOUNTED: Duration = Duration::from_secs(90);
 /// How long a unit of that name that is on its way out may take.
@@ -35,7 +37,7 @@ impl From<BusError> for MountError {
 pub(super) fn mount(volume: &Volume, mount: &Mount, cancel: &Cancel) -> Result<(), MountError> {
     let unit = name::of_mount(&mount.at).map_err(MountError::Other)?;
     place::prepare(&mount.at).map_err(MountError::Other)?;
-    let bus = Bus::connect(cancel)?;
+    let bus = Bus::connect(BUS_COMES, cancel)?;
     // Before the check of the filesystem, which may take long: a configuration that cannot be is said at once.
     foreign(&bus.unit(&unit, cancel)?, &unit, mount)?;
     fsck::check(volume, mount, cancel)?;
@@ -150,7 +152,7 @@ fn await_it(bus: &Bus, unit: &str, mount: &Mount, cancel: &Cancel) -> Result<(),
                 )));
             }
             Ok(_) => {}
-            Err(error @ BusError::Gone(_)) if !over => match Bus::connect(cancel) {
+            Err(error @ BusError::Gone(_)) if !over => match Bus::connect(Duration::ZERO, cancel) {
                 Ok(bus) => again = Some(bus),
                 Err(BusError::Cancelled) => return Err(MountError::Cancelled),
                 Err(_) => drop(error),
