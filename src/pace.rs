@@ -53,7 +53,7 @@ impl Default for Pace {
             libvirt_limit: Duration::from_secs(120),
             libvirt_pause: Duration::from_secs(2),
             late_volume_limit: Duration::from_secs(300),
-            device_grace: Duration::from_secs(10),
+            device_grace: Duration::from_secs(30),
             order_patience: Duration::from_secs(2),
             machine: Duration::from_millis(300),
             machine_pause: Duration::from_secs(2),

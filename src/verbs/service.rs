@@ -22,6 +22,7 @@ use crate::event::{Events, Happened};
 use crate::graph::Layer;
 use crate::host::lock::{Demand, FOLDER, Part};
 use crate::host::orders::{Order, Orders};
+use crate::host::units::{BusError, Systemd};
 use crate::monitor::Monitor;
 use crate::plan::{self, Names};
 use crate::report::{Report, plain};
@@ -44,7 +45,7 @@ pub(super) fn volumes_up(app: &App) -> Result<Verdict, Failure> {
     let _heartbeat = Heartbeat::begin()?;
     let ready = Ready::within(session.config.host.hold_login)?;
     // Wanted by this unit already; needed where this unit alone was stopped and started again.
-    let _ = session.systemd.start_unit(GUESTS_UNIT, &orders.cancel());
+    order(&session, |systemd, cancel| systemd.start_unit(GUESTS_UNIT, cancel))?;
     loop {
         let walked = ask_and_open(&session, &orders.cancel(), &report.events(), &ready);
         match (orders.take()?, walked) {
@@ -100,7 +101,7 @@ fn close_all(session: &Session, events: &Events, cancel: &Cancel) -> Result<Verd
     let deadline = Instant::now() + session.config.host.stop_deadline;
     // At shutdown it is on its way down already. There is no PartOf=, for that would stop the guests too when this unit only
     // crashed and is started again.
-    let _ = session.systemd.stop_unit(GUESTS_UNIT, cancel);
+    order(session, |systemd, cancel| systemd.stop_unit(GUESTS_UNIT, cancel))?;
     let _lock = Session::lock(Part::Volumes, VOLUMES_UNIT, Demand::End, events, cancel)?;
     let facts = session.facts(None, events, cancel);
     let graph = session.graph(&facts)?;
@@ -109,6 +110,14 @@ fn close_all(session: &Session, events: &Events, cancel: &Cancel) -> Result<Verd
     let summary = walk(&plan, &hands, events, cancel);
     say_end(events, &summary, "all volumes are closed", "not every volume is closed");
     Ok(summary.is_good().into())
+}
+
+/// Orders something of systemd, and does not wait for it: early in a boot and late in a shutdown the message bus takes its time.
+fn order(session: &Session, what: fn(&Systemd, &Cancel) -> Result<(), BusError>) -> Result<(), Failure> {
+    let (systemd, never) = (Arc::clone(&session.systemd), Cancel::new()?);
+    // A bus that is not there yet, or not any more, is a boot or a shutdown: systemd does it by its own plan then.
+    thread::Builder::new().name("order".to_owned()).spawn(move || what(&systemd, &never))?;
+    Ok(())
 }
 
 /// `ExecStart=` of virt-unlock-guests.service. The boot does not wait for it.

@@ -26,6 +26,13 @@ const PATHS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 /// Checks the filesystem on the open volume, and repairs what can be repaired without asking.
 pub(super) fn check(volume: &Volume, mount: &Mount, cancel: &Cancel) -> Result<(), MountError> {
     let node = volume.node();
+    if !node.exists() {
+        return Err(MountError::Other(format!(
+            "{} is not there any more; `virt-unlock up {}` opens the volume again",
+            node.display(),
+            volume.name
+        )));
+    }
     let fstype = match &mount.fstype {
         Some(fstype) => Some(fstype.clone()),
         None => kind(&node, cancel)?,

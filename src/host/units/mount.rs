@@ -41,14 +41,11 @@ pub(super) fn mount(volume: &Volume, mount: &Mount, cancel: &Cancel) -> Result<(
     // Before the check of the filesystem, which may take long: a configuration that cannot be is said at once.
     foreign(&bus.unit(&unit, cancel)?, &unit, mount)?;
     fsck::check(volume, mount, cancel)?;
-    start(&bus, &unit, volume, mount, cancel)?;
-    match await_it(&bus, &unit, mount, cancel) {
-        Err(MountError::Cancelled) => {
-            take_back(&bus, &unit);
-            Err(MountError::Cancelled)
-        }
-        result => result,
+    let result = start(&bus, &unit, volume, mount, cancel).and_then(|()| await_it(&bus, &unit, mount, cancel));
+    if result == Err(MountError::Cancelled) {
+        take_back(&bus, &unit);
     }
+    result
 }
 
 /// A unit of that name that somebody else wrote.
@@ -174,8 +171,10 @@ fn why(bus: &Bus, unit: &str, found: &Unit, mount: &Mount, cancel: &Cancel) -> M
     // Writing to a string does not fail.
     let _ = match (said, result.as_str()) {
         (Some(said), _) => write!(words, ": {said}"),
-        // It was never run: its device unit did not come, or a shutdown was faster.
-        (None, "success" | "") => write!(words, ": systemd gave it up before it began"),
+        (None, "success" | "") => write!(
+            words,
+            ": systemd gave it up before it began (its device did not become ready, or a shutdown was faster)"
+        ),
         (None, result) => write!(words, " ({result})"),
     };
     let _ = write!(words, "; `journalctl -b -u {unit}` shows more");
