@@ -89,6 +89,11 @@ impl Events {
         });
     }
 
+    /// Passes on what was said elsewhere.
+    pub fn pass(&self, event: &Event) {
+        (self.0)(event);
+    }
+
     /// A voice for one layer.
     pub fn of<'a>(&'a self, layer: &'a Layer) -> Progress<'a> {
         Progress { events: self, layer }

@@ -149,7 +149,7 @@ fn await_device(
     let grace = standing.unlocker.pace.device_grace;
     let mut found = look(Duration::ZERO);
     if found == Err(Ended::TimedOut) {
-        standing.not_now();
+        // It keeps its place for a moment: the devices of one volume group come one by one, in any order.
         let limit = text::duration(volume.device_timeout);
         progress.waiting(format!(
             "its device {} is not there; waiting up to {limit} for it",
@@ -158,6 +158,7 @@ fn await_device(
         found = look(volume.device_timeout.min(grace));
     }
     if found == Err(Ended::TimedOut) && volume.device_timeout > grace {
+        standing.not_now();
         standing.device_is_missing();
         found = look(volume.device_timeout.saturating_sub(grace));
     }

@@ -24,6 +24,7 @@ use crate::host::lock::{Demand, FOLDER, Part};
 use crate::host::orders::{Order, Orders};
 use crate::host::units::{BusError, Systemd};
 use crate::monitor::Monitor;
+use crate::pace::Pace;
 use crate::plan::{self, Names};
 use crate::report::{Report, plain};
 
@@ -46,8 +47,15 @@ pub(super) fn volumes_up(app: &App) -> Result<Verdict, Failure> {
     let ready = Ready::within(session.config.host.hold_login)?;
     // Wanted by this unit already; needed where this unit alone was stopped and started again.
     order(&session, |systemd, cancel| systemd.start_unit(GUESTS_UNIT, cancel))?;
+    let (shown, asked) = (report.events(), ready.clone());
+    let events = Events::new(move |event| {
+        if matches!(event.happened, Happened::Asking(_)) {
+            asked.is_asked();
+        }
+        shown.pass(event);
+    });
     loop {
-        let walked = ask_and_open(&session, &orders.cancel(), &report.events(), &ready);
+        let walked = ask_and_open(&session, &orders.cancel(), &events, &ready);
         match (orders.take()?, walked) {
             // Somebody at a terminal takes over. What is still closed when he is through is asked for again.
             (Some(Order::Yield), _) => {}
@@ -116,7 +124,9 @@ fn close_all(session: &Session, events: &Events, cancel: &Cancel) -> Result<Verd
 fn order(session: &Session, what: fn(&Systemd, &Cancel) -> Result<(), BusError>) -> Result<(), Failure> {
     let (systemd, never) = (Arc::clone(&session.systemd), Cancel::new()?);
     // A bus that is not there yet, or not any more, is a boot or a shutdown: systemd does it by its own plan then.
-    thread::Builder::new().name("order".to_owned()).spawn(move || what(&systemd, &never))?;
+    thread::Builder::new()
+        .name("order".to_owned())
+        .spawn(move || what(&systemd, &never))?;
     Ok(())
 }
 
@@ -245,23 +255,39 @@ fn running_config() -> PathBuf {
 
 /// `READY=1`, once: logins wait for it (systemd-user-sessions.service is ordered after virt-unlock.service).
 #[derive(Clone)]
-struct Ready(Arc<Monitor<bool>>);
+struct Ready(Arc<Monitor<Held>>);
+
+#[derive(Clone, Copy, Default)]
+struct Held {
+    asked: bool,
+    sent: bool,
+}
 
 impl Ready {
-    /// Sent when `limit` is over, if not before. Zero: at once.
+    /// Sent when a question has been open for as long as `limit`, if not before. Zero: at once.
     fn within(limit: Duration) -> Result<Self, Failure> {
-        let ready = Self(Arc::new(Monitor::new(false)));
+        let ready = Self(Arc::new(Monitor::new(Held::default())));
         if limit.is_zero() {
             ready.send();
             return Ok(ready);
         }
         let (late, never) = (ready.clone(), Cancel::new()?);
         thread::Builder::new().name("hold-login".to_owned()).spawn(move || {
-            // Either it is sent meanwhile, or the limit is over: both ways it is sent now.
-            let _ = late.0.wait(Some(limit), &never, |sent| sent.then_some(()));
+            // Whatever comes first, it is sent now: nobody is held longer than that, asked or not.
+            let wait = |limit, over: fn(Held) -> bool| late.0.wait(Some(limit), &never, |held| over(*held).then_some(()));
+            if wait(limit + Pace::default().device_grace, |held| held.asked || held.sent).is_ok() {
+                let _ = wait(limit, |held| held.sent);
+            }
             late.send();
         })?;
         Ok(ready)
+    }
+
+    /// The first question is open: the time runs from now.
+    fn is_asked(&self) {
+        if !self.0.look(|held| held.asked) {
+            self.0.update(|held| held.asked = true);
+        }
     }
 
     /// Sent once no question is left.
@@ -276,14 +302,14 @@ impl Ready {
     }
 
     fn send(&self) {
-        let first = self.0.update(|sent| !std::mem::replace(sent, true));
+        let first = self.0.update(|held| !std::mem::replace(&mut held.sent, true));
         if first {
             let _ = sd_notify::notify(&[NotifyState::Ready]);
         }
     }
 
     fn is_sent(&self) -> bool {
-        self.0.look(|sent| *sent)
+        self.0.look(|held| held.sent)
     }
 }
 

@@ -50,7 +50,10 @@ fn a_host_comes_up_and_goes_down() {
     // Trap 1: the guest's own LVM stays asleep on the host, also when udev looks again at everything.
     host.run("udevadm trigger --settle");
     let woken = host.run("dmsetup ls; ls /sys/block/$(basename $(readlink -f /dev/mapper/mail))/holders");
-    assert!(!woken.contains("guestvg") && !woken.lines().any(|line| line.starts_with("dm-")), "{woken}");
+    assert!(
+        !woken.contains("guestvg") && !woken.lines().any(|line| line.starts_with("dm-")),
+        "{woken}"
+    );
     // The mount is the volume's own filesystem, and the pool was read after it was there.
     host.run("findmnt --noheadings -o SOURCE /srv/vm | grep -qx /dev/mapper/vm");
     assert!(host.run("virsh vol-list vm").contains("webserver.qcow2"));

@@ -51,7 +51,9 @@ fn settle(at: &Path, cancel: &Cancel) {
     let Ok(unit) = name::of_mount(at) else { return };
     let deadline = Instant::now() + SEEN;
     let is_down = |bus: &Bus| Ok::<_, BusError>(bus.unit(&unit, cancel)?.is_down());
-    let Ok(bus) = Bus::connect(Duration::ZERO, cancel) else { return };
+    let Ok(bus) = Bus::connect(Duration::ZERO, cancel) else {
+        return;
+    };
     while matches!(is_down(&bus), Ok(false)) && Instant::now() < deadline {
         if cancel.wait(LOOK_AGAIN) {
             return;
