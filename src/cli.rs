@@ -63,6 +63,8 @@ pub enum Command {
     },
 
     /// Show every volume and guest, now, and why it is not as it should be.
+    ///
+    /// The exit status is 0 only if everything that is wanted is up.
     Status {
         /// For programs: one JSON document (its "version" is 1; keys are added, never changed).
         #[arg(long)]
@@ -70,9 +72,13 @@ pub enum Command {
     },
 
     /// Show what `up` or `down` would do, and why. Touches nothing.
+    ///
+    /// The exit status is 1 if something of it cannot be done.
     Plan(PlanArgs),
 
     /// Compare the configuration with this host. Every problem at once, each with its remedy.
+    ///
+    /// Changes nothing. Warnings leave the exit status at 0.
     Check,
 
     /// What the two systemd units run; not for people.

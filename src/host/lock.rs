@@ -87,8 +87,8 @@ pub struct Lock {
     _file: File,
 }
 
-/// Takes the lock of `part` in `folder`; `what` says to others who has it. While it is somebody else's, `say` hears once of each
-/// holder and the holder gets the demand once.
+/// Takes the lock of `part` in `folder`; `what` says to others who has it. While it is somebody else's, `say` hears of each new
+/// holder, and that one gets the demand: once for each time that it comes to hold it.
 ///
 /// Who wants the lock takes a second one first, the turnstile: so who let go at somebody's demand cannot be faster than that one.
 ///
@@ -110,22 +110,24 @@ pub fn acquire(
     DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(wrap)?;
     let mut file = open(&path).map_err(wrap)?;
     let turnstile = open(&path.with_extension("next")).map_err(wrap)?;
-    let mut asked: Vec<i32> = Vec::new();
+    let mut asked = [None, None];
     let mut through = false;
     loop {
         through = through || try_lock(&turnstile).map_err(wrap)?;
         if through && try_lock(&file).map_err(wrap)? {
             break;
         }
-        for locked in [&file, &turnstile] {
-            if let Some(pid) = holder(locked).filter(|pid| !asked.contains(pid)) {
-                asked.push(pid);
+        for (locked, asked) in [&file, &turnstile].into_iter().zip(&mut asked) {
+            // One that stood at the turnstile before this one, and then came to hold the lock, is asked again.
+            let now = holder(locked);
+            if let Some(pid) = now.filter(|_| now != *asked) {
                 say(&Holder {
                     pid,
                     what: describe(&path, pid),
                 });
                 send(pid, demand);
             }
+            *asked = now;
         }
         if cancel.wait(LOOK_AGAIN) {
             return Err(LockError::Cancelled);

@@ -1,5 +1,6 @@
 //! Signals as orders to a run: end, go back down, let go for a while.
 
+use std::fs;
 use std::io;
 use std::sync::Arc;
 use std::thread;
@@ -31,12 +32,15 @@ struct State {
 pub struct Orders(Arc<Monitor<State>>);
 
 impl Orders {
-    /// Begins to listen. Orders that `obeys` does not take are heard and left.
+    /// Begins to listen. Orders that `obeys` does not take are heard and left. A signal that whoever started this process had it
+    /// ignore (nohup(1), a shell's `&`) stays ignored.
     ///
     /// # Errors
     /// When there is no descriptor or thread for it.
     pub fn listen(obeys: fn(Order) -> bool) -> io::Result<Self> {
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])?;
+        let ignored = ignored();
+        let wanted = [SIGHUP, SIGINT].into_iter().filter(|signal| ignored & bit(*signal) == 0);
+        let mut signals = Signals::new(wanted.chain([SIGTERM, SIGUSR1, SIGUSR2]))?;
         let orders = Self(Arc::new(Monitor::new(State {
             order: None,
             cancel: Cancel::new()?,
@@ -83,6 +87,18 @@ impl Orders {
             order
         }))
     }
+}
+
+/// The signals that this process ignores, one bit each (proc(5), `SigIgn` in /proc/self/status); none where that cannot be read.
+fn ignored() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// Signal 1 is the lowest bit.
+fn bit(signal: i32) -> u64 {
+    1 << (signal - 1)
 }
 
 #[cfg(test)]

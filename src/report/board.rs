@@ -48,7 +48,7 @@ impl Board {
         &self.0
     }
 
-    /// Layers that are not through, longest at it first.
+    /// Layers that are not through, in the order in which they were first heard of.
     pub fn under_way(&self) -> impl Iterator<Item = &Entry> {
         self.0.iter().filter(|entry| !matches!(entry.happened, Happened::Ended(_)))
     }

@@ -63,17 +63,22 @@ impl Sink for Live {
         }
         for event in std::mem::take(&mut screen.held) {
             let line = Line::of(&event);
-            // What is waited for stands below anyway.
-            let scrolls = !matches!(
-                event.happened,
-                Happened::Waiting(_) | Happened::Working(_) | Happened::Asking(_)
-            );
-            if scrolls && self.verbosity >= line.needs {
+            if !stands_below(&event) && self.verbosity >= line.needs {
                 line.write(&event, Prefix::None);
             }
         }
         screen.paint();
     }
+}
+
+/// What a layer waits for stands below until it is over. What the run as a whole waits for (another run, libvirt) has no layer to
+/// stand there for, and scrolls.
+fn stands_below(event: &Event) -> bool {
+    let passes = matches!(
+        event.happened,
+        Happened::Waiting(_) | Happened::Working(_) | Happened::Asking(_)
+    );
+    passes && event.layer.is_some()
 }
 
 impl Screen {
@@ -100,10 +105,10 @@ impl Screen {
             } else {
                 format!(" ({})", text::duration(Duration::from_secs(since.as_secs())))
             };
-            let line: String = plain(&format!("… {}: {words}{time}", entry.layer))
-                .chars()
-                .take(width.saturating_sub(1))
-                .collect();
+            // The time is what changes: it is seen however long the words are.
+            let room = width.saturating_sub(1 + time.len());
+            let words = plain(&format!("… {}: {words}", entry.layer));
+            let line = format!("{}{time}", fitting(&words, room));
             out.push_str(&Colour::on_stderr().paint(Style::Waiting, line));
             out.push('\n');
             self.painted += 1;
@@ -127,6 +132,39 @@ fn write(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
+/// The beginning of `text` that fits into so many columns: a line that wraps would be erased by half. From U+1100 on characters may
+/// be two columns wide (Unicode, East Asian Width); those that are not, and those of no width, only leave some room.
+fn fitting(text: &str, columns: usize) -> &str {
+    let mut used = 0;
+    let end = text.char_indices().find_map(|(place, char)| {
+        used += if char < '\u{1100}' || char == '…' { 1 } else { 2 };
+        (used > columns).then_some(place)
+    });
+    &text[..end.unwrap_or(text.len())]
+}
+
 fn width() -> usize {
     terminal_size::terminal_size_of(std::io::stderr()).map_or(80, |(width, _)| usize::from(width.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Layer;
+
+    #[test]
+    fn no_line_is_longer_than_the_terminal_is_wide() {
+        assert_eq!(fitting("… volume mail", 80), "… volume mail");
+        assert_eq!(fitting("… volume mail", 8), "… volume");
+        assert_eq!(fitting("客户数据", 5), "客户");
+        assert_eq!(fitting("mail", 0), "");
+    }
+
+    #[test]
+    fn what_the_whole_run_waits_for_is_not_swallowed() {
+        let event = |layer, happened| Event { layer, happened };
+        let waiting = || Happened::Waiting("waiting for another run".into());
+        assert!(stands_below(&event(Some(Layer::Volume("mail".into())), waiting())));
+        assert!(!stands_below(&event(None, waiting())));
+    }
 }

@@ -4,6 +4,7 @@
 mod board;
 mod lines;
 mod live;
+mod out;
 mod record;
 mod service;
 mod style;
@@ -12,6 +13,7 @@ use std::io::{self, IsTerminal};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use board::{Board, Entry};
+pub use out::{answer, complain};
 pub use record::{Record, Remembered};
 pub use style::{Colour, Style, plain};
 
@@ -50,7 +52,8 @@ impl Report {
     /// For a person's command: a live view on a terminal, plain lines elsewhere. `folder`: where `virt-unlock status` looks for
     /// the reason of what is not up.
     pub fn for_person(verbosity: Verbosity, folder: &std::path::Path) -> Self {
-        let lines: Box<dyn Sink> = if io::stderr().is_terminal() && verbosity > Verbosity::Quiet {
+        // What comes back to the terminal through a pipe (`| tee`) would stand in the middle of the live view.
+        let lines: Box<dyn Sink> = if io::stdout().is_terminal() && io::stderr().is_terminal() && verbosity > Verbosity::Quiet {
             Box::new(live::Live::begin(verbosity))
         } else {
             Box::new(lines::Lines::new(verbosity, lines::Prefix::None))
@@ -100,10 +103,5 @@ impl Report {
         for sink in sinks {
             sink.show(event, board);
         }
-    }
-
-    /// How everything stands, in one line.
-    pub fn summary(&self) -> String {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).board.summary()
     }
 }

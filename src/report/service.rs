@@ -39,7 +39,9 @@ impl Sink for Console {
             .write(true)
             .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
             .open("/dev/console");
-        let _ = console.and_then(|mut console| write!(console, "virt-unlock: {}\r\n", line.text));
+        // In one piece, so that nothing of others comes between.
+        let text = format!("virt-unlock: {}\r\n", line.text);
+        let _ = console.and_then(|mut console| console.write_all(text.as_bytes()));
     }
 }
 

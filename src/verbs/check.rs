@@ -3,28 +3,29 @@
 use std::time::Duration;
 
 use super::session::Session;
-use super::surroundings::{Surroundings, key_file_fault};
-use super::{App, Failure, Verdict};
+use super::surroundings::{Surroundings, key_file_fault, writable_by_others};
+use super::{App, Failure, Verdict, answer};
 use crate::cancel::Cancel;
 use crate::config::{Config, Unlock, Volume};
 use crate::event::Events;
 use crate::facts::{DomainFacts, Facts, LibvirtFacts, Mapping, MountState};
 use crate::graph::Placement;
 use crate::host::{Header, OpenError};
-use crate::report::{Colour, Style, plain};
+use crate::report::{Colour, Style, Verbosity, plain};
 use crate::text;
 
 /// A person waits for the answer.
 const LIBVIRT_PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) fn check(app: &App) -> Result<Verdict, Failure> {
-    let session = Session::begin(app, false)?;
     Session::need_root("check")?;
+    let session = Session::begin(app, false)?;
     let cancel = Cancel::new()?;
-    let facts = session.facts(Some(LIBVIRT_PATIENCE), &Events::new(|_| ()), &cancel);
+    let facts = session.facts(Some(LIBVIRT_PATIENCE), &Events::new(|_| ()), &cancel)?;
     session.graph(&facts)?;
     let around = Surroundings::read();
     let mut findings = of_units(&around);
+    findings.extend(of_configuration(&session));
     for volume in &session.config.volumes {
         let device = facts.volumes.get(&volume.name).and_then(|found| found.device.clone());
         let header = device.map(|device| session.host.volumes.probe(volume, &device.path, &cancel));
@@ -35,21 +36,32 @@ pub(super) fn check(app: &App) -> Result<Verdict, Failure> {
             findings.extend(of_hidden_files(volume, count));
         }
     }
-    findings.extend(of_domains(&session.config, &facts));
+    if !session.is_empty() {
+        findings.extend(of_domains(&session.config, &facts));
+    }
 
     let colour = Colour::on_stdout();
-    for finding in &findings {
-        println!("{}", finding.line(colour));
-    }
+    let mut out: String = findings
+        .iter()
+        .filter(|finding| finding.is_error || app.verbosity > Verbosity::Quiet)
+        .map(|finding| finding.line(colour) + "\n")
+        .collect();
     let errors = findings.iter().filter(|finding| finding.is_error).count();
-    if findings.is_empty() {
+    if findings.is_empty() && app.verbosity > Verbosity::Quiet {
         let (volumes, tables) = (session.config.volumes.len(), session.config.domains.len());
-        println!(
-            "{}: {volumes} volumes and {tables} domain tables",
-            colour.paint(Style::Good, "no problem found")
-        );
+        out.push_str(&format!(
+            "{}: {}, {}\n",
+            colour.paint(Style::Good, "no problem found"),
+            counted(volumes, "volume"),
+            counted(tables, "domain table")
+        ));
     }
+    answer(&out)?;
     Ok((errors == 0).into())
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Something that is not as it should be, or may surprise.
@@ -112,11 +124,26 @@ fn of_units(around: &Surroundings) -> Vec<Finding> {
             ),
         ));
     }
-    if around.config_is_open {
+    found
+}
+
+fn of_configuration(session: &Session) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if session.is_empty() {
+        found.push(Finding::warning(
+            "the configuration",
+            "names no volume and no guest: there is nothing to do",
+            "add a [volume.NAME] table for each encrypted volume; config.example.toml shows how",
+        ));
+    }
+    for path in writable_by_others(session.files.iter().map(|(path, _)| path.as_path())) {
         found.push(Finding::error(
             "the configuration",
-            "can be written by others than root: whoever changes it decides what root opens and mounts",
-            "chown -R root: /etc/virt-unlock; chmod -R go-w /etc/virt-unlock",
+            format!(
+                "{} can be written by others than root: whoever changes it decides what root opens and mounts",
+                path.display()
+            ),
+            format!("chown root: {0}; chmod go-w {0}", path.display()),
         ));
     }
     found
@@ -231,11 +258,17 @@ fn mount_state(facts: &Facts, volume: &Volume) -> MountState {
 
 fn of_domains(config: &Config, facts: &Facts) -> Vec<Finding> {
     let Some(libvirt) = &facts.libvirt else {
-        let words = facts.libvirt_error.clone().unwrap_or_else(|| "was not asked".to_owned());
+        let words = facts
+            .libvirt_error
+            .clone()
+            .unwrap_or_else(|| "libvirt was not asked: this program is built without it".to_owned());
         return vec![Finding::error(
-            "libvirt",
+            "guests",
             words,
-            "is it installed and running? `virsh -c qemu:///system list --all`; is host.libvirt-uri right?",
+            format!(
+                "is it installed and running? `virsh -c {} list --all`; is libvirt-uri in [host] right?",
+                config.host.libvirt_uri
+            ),
         )];
     };
     let mut found = Vec::new();
@@ -243,8 +276,8 @@ fn of_domains(config: &Config, facts: &Facts) -> Vec<Finding> {
         for name in std::iter::once(&table.name).chain(&table.after) {
             if !libvirt.domains.iter().any(|domain| domain.name == *name) {
                 found.push(Finding::error(
-                    format!("domain {}", table.name),
-                    format!("libvirt has no domain named {name}"),
+                    format!("[domain.{}]", table.name),
+                    format!("libvirt has no guest named {name}"),
                     "`virsh list --all` shows the names",
                 ));
             }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::session::Session;
 use super::up::{LIBVIRT_PATIENCE, explain};
-use super::{App, Failure, Verdict};
+use super::{App, Failure, NOTHING_CONFIGURED, Verdict};
 use crate::engine::down::Down;
 use crate::engine::walk;
 use crate::event::{Events, Happened};
@@ -16,24 +16,28 @@ use crate::plan::{self, Names, Plan};
 use crate::report::Report;
 
 pub(super) fn down(app: &App, names: &[String]) -> Result<Verdict, Failure> {
-    let session = Session::begin(app, false)?;
     Session::need_root("down")?;
+    let session = Session::begin(app, false)?;
     let names = Names::new(names.iter().cloned());
     let orders = Orders::listen(|order| order == Order::Terminate)?;
     let cancel = orders.cancel();
     let report = Report::for_person(app.verbosity, Path::new(FOLDER));
     let events = report.events();
 
+    if session.is_empty() && names.is_all() {
+        events.say(None, Happened::Note(NOTHING_CONFIGURED.to_owned()));
+        return Ok(Verdict::AsAsked);
+    }
     if !names.is_all() {
         // A wrong name touches nothing, not even a way up that is under way.
-        let facts = session.facts(Some(LIBVIRT_PATIENCE), &events, &cancel);
+        let facts = session.facts(Some(LIBVIRT_PATIENCE), &events, &cancel)?;
         make_plan(&session, &facts, &names)?;
     }
     let deadline = Instant::now() + session.config.host.stop_deadline;
     let what = "`virt-unlock down`";
     let _volumes = Session::lock(Part::Volumes, what, Demand::End, &events, &cancel)?;
     let _guests = Session::lock(Part::Guests, what, Demand::End, &events, &cancel)?;
-    let facts = session.facts(Some(LIBVIRT_PATIENCE), &events, &cancel);
+    let facts = session.facts(Some(LIBVIRT_PATIENCE), &events, &cancel)?;
     let plan = make_plan(&session, &facts, &names)?;
     warn_without_libvirt(&facts, &events);
     let summary = walk(
@@ -55,7 +59,7 @@ pub(super) fn down(app: &App, names: &[String]) -> Result<Verdict, Failure> {
 /// What is to be done; a name that libvirt alone could know says so.
 pub(super) fn make_plan(session: &Session, facts: &Facts, names: &Names) -> Result<Plan, Failure> {
     let graph = session.graph(facts)?;
-    plan::down(facts, &graph, names).map_err(|unknown| explain(unknown.into(), facts))
+    plan::down(facts, &graph, names).map_err(|unknown| explain(&unknown, session, facts))
 }
 
 fn warn_without_libvirt(facts: &Facts, events: &Events) {

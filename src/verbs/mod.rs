@@ -18,7 +18,7 @@ pub use failure::Failure;
 
 use crate::cli::{Cli, Command, Part, Way};
 use crate::host::{self, Hypervisor};
-use crate::report::Verbosity;
+use crate::report::{self, Verbosity};
 use crate::secret;
 
 /// Makes the adapter for libvirt; the half that runs without it has none.
@@ -49,7 +49,8 @@ pub fn run(cli: &Cli, connect: Option<Connect>) -> ExitCode {
             (_, true) => Verbosity::Verbose,
             _ => Verbosity::Normal,
         },
-        connect,
+        // The unit of the volumes runs before libvirt and must not wait for it, whichever program it is run by.
+        connect: connect.filter(|_| !matches!(cli.command, Command::Service { part: Part::Volumes, .. })),
     };
     let result = match &cli.command {
         Command::Up { names } => up::up(&app, names),
@@ -68,7 +69,7 @@ pub fn run(cli: &Cli, connect: Option<Connect>) -> ExitCode {
         Ok(Verdict::AsAsked) => ExitCode::SUCCESS,
         Ok(Verdict::NotAll) => ExitCode::from(1),
         Err(failure) => {
-            eprintln!("{}", failure.for_terminal());
+            report::complain(&failure.for_terminal());
             ExitCode::from(failure.status())
         }
     }
@@ -81,6 +82,22 @@ pub fn is_worker() -> bool {
         .nth(1)
         .is_some_and(|argument| argument == host::worker::ARGUMENT)
 }
+
+/// Puts a verb's answer on standard output.
+fn answer(text: &str) -> Result<(), Failure> {
+    report::answer(text).map_err(|error| Failure::Unable(format!("the answer cannot be written to standard output: {error}")))
+}
+
+/// A verb's answer for programs.
+fn answer_json(document: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(document)
+        .map_err(|error| Failure::Unable(format!("the answer cannot be put into JSON: {error}")))?;
+    answer(&(text + "\n"))
+}
+
+/// What a verb says where no volume and no guest is configured.
+const NOTHING_CONFIGURED: &str =
+    "nothing is configured: each encrypted volume needs a [volume.NAME] table (config.example.toml shows how)";
 
 /// What every verb starts from.
 struct App {

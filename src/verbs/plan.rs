@@ -5,12 +5,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::session::Session;
-use super::{App, Failure, Verdict, down, up};
+use super::{App, Failure, NOTHING_CONFIGURED, Verdict, answer, answer_json, down, up};
 use crate::cancel::Cancel;
 use crate::cli::PlanArgs;
 use crate::event::Events;
 use crate::plan::{Action, Direction, Names, Plan, Step};
-use crate::report::{Colour, Style, plain};
+use crate::report::{Colour, Style, Verbosity, complain, plain};
 
 /// A person waits for the answer.
 const LIBVIRT_PATIENCE: Duration = Duration::from_secs(2);
@@ -18,30 +18,40 @@ const LIBVIRT_PATIENCE: Duration = Duration::from_secs(2);
 pub(super) fn plan(app: &App, args: &PlanArgs) -> Result<Verdict, Failure> {
     let session = Session::begin(app, false)?;
     let names = Names::new(args.names.iter().cloned());
-    let facts = session.facts(Some(LIBVIRT_PATIENCE), &Events::new(|_| ()), &Cancel::new()?);
+    let facts = session.facts(Some(LIBVIRT_PATIENCE), &Events::new(|_| ()), &Cancel::new()?)?;
     let plan = if args.down {
         down::make_plan(&session, &facts, &names)?
     } else {
         up::make_plan(&session, &facts, &names)?.1
     };
     if let Some(error) = &facts.libvirt_error {
-        eprintln!("virt-unlock: {}; the plan is without guests and pools", plain(error));
+        complain(&format!(
+            "virt-unlock: {}; the plan is without guests and pools",
+            plain(error)
+        ));
+    }
+    let is_whole_way_up = !args.down && names.is_all();
+    let unknown = if is_whole_way_up {
+        up::unknown_guests(&session.config, &facts)
+    } else {
+        Vec::new()
+    };
+    for words in &unknown {
+        complain(&format!("virt-unlock: {}", plain(words)));
     }
     if args.json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&to_json(&plan)).map_err(std::io::Error::other)?
-        );
+        answer_json(&to_json(&plan))?;
     } else if args.dot {
-        print!("{}", to_dot(&plan));
+        answer(&to_dot(&plan))?;
     } else {
-        print!("{}", to_table(&plan, Colour::on_stdout()));
+        answer(&to_table(&plan, app.verbosity, Colour::on_stdout()))?;
     }
     let blocked = plan.steps.iter().any(|step| step.action == Action::Blocked);
-    Ok((!blocked && facts.libvirt_error.is_none()).into())
+    Ok((!blocked && unknown.is_empty() && facts.libvirt_error.is_none()).into())
 }
 
-fn to_table(plan: &Plan, colour: Colour) -> String {
+fn to_table(plan: &Plan, verbosity: Verbosity, colour: Colour) -> String {
+    let is_shown = |step: &&Step| verbosity > Verbosity::Quiet || step.action == Action::Blocked;
     let width = plan
         .steps
         .iter()
@@ -49,7 +59,7 @@ fn to_table(plan: &Plan, colour: Colour) -> String {
         .max()
         .unwrap_or(0);
     let mut out = String::new();
-    for step in &plan.steps {
+    for step in plan.steps.iter().filter(is_shown) {
         let style = match step.action {
             Action::Blocked => Style::Bad,
             Action::Nothing | Action::Leave => Style::Dim,
@@ -63,8 +73,8 @@ fn to_table(plan: &Plan, colour: Colour) -> String {
             plain(step.layer.name())
         ));
     }
-    if plan.steps.is_empty() {
-        out.push_str("nothing is configured\n");
+    if plan.steps.is_empty() && verbosity > Verbosity::Quiet {
+        out.push_str(&format!("{NOTHING_CONFIGURED}\n"));
     }
     out
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 
 use super::session::Session;
-use super::up::{is_empty, is_of_volumes, unlocker};
+use super::up::{is_of_volumes, unlocker};
 use super::{App, Failure, Verdict, notes};
 use crate::cancel::Cancel;
 use crate::engine::down::Down;
@@ -26,7 +26,7 @@ use crate::host::units::{BusError, Systemd};
 use crate::monitor::Monitor;
 use crate::pace::Pace;
 use crate::plan::{self, Names};
-use crate::report::{Report, plain};
+use crate::report::{Report, complain, plain};
 
 const VOLUMES_UNIT: &str = "virt-unlock.service";
 const GUESTS_UNIT: &str = "virt-unlock-guests.service";
@@ -78,7 +78,7 @@ pub(super) fn volumes_up(app: &App) -> Result<Verdict, Failure> {
 
 fn ask_and_open(session: &Session, cancel: &Cancel, events: &Events, ready: &Ready) -> Result<(), Failure> {
     let _lock = Session::lock(Part::Volumes, VOLUMES_UNIT, Demand::Patience, events, cancel)?;
-    let facts = session.facts(None, events, cancel);
+    let facts = session.facts(None, events, cancel)?;
     let graph = session.graph(&facts)?;
     let plan = plan::up(&session.config, &facts, &graph, &Names::default())?;
     let watch = session.watch()?;
@@ -111,7 +111,7 @@ fn close_all(session: &Session, events: &Events, cancel: &Cancel) -> Result<Verd
     // crashed and is started again.
     order(session, |systemd, cancel| systemd.stop_unit(GUESTS_UNIT, cancel))?;
     let _lock = Session::lock(Part::Volumes, VOLUMES_UNIT, Demand::End, events, cancel)?;
-    let facts = session.facts(None, events, cancel);
+    let facts = session.facts(None, events, cancel)?;
     let graph = session.graph(&facts)?;
     let plan = plan::down(&facts, &graph, &Names::default())?;
     let hands = Down::new(&session.config, &session.host, deadline, &facts);
@@ -152,18 +152,14 @@ pub(super) fn guests_up(app: &App) -> Result<Verdict, Failure> {
 }
 
 fn await_and_start(session: &Session, cancel: &Cancel, events: &Events) -> Result<(), Failure> {
-    if is_empty(&session.config) {
+    if session.is_empty() {
         return Ok(());
     }
     let _lock = Session::lock(Part::Guests, GUESTS_UNIT, Demand::Patience, events, cancel)?;
     // Under a boot libvirt comes late; without libvirt on the host this unit is where it is said.
-    let facts = session.facts(None, events, cancel);
+    let facts = session.facts(None, events, cancel)?;
     if let Some(error) = &facts.libvirt_error {
-        return if cancel.is_raised() {
-            Err(Failure::Cancelled)
-        } else {
-            Err(Failure::Unable(format!("{error}; no guest is started")))
-        };
+        return Err(Failure::Unable(format!("{error}; no guest is started")));
     }
     let graph = session.graph(&facts)?;
     notes::write(&session.config, &graph, &facts);
@@ -183,7 +179,7 @@ pub(super) fn guests_down(app: &App) -> Result<Verdict, Failure> {
     let _heartbeat = Heartbeat::begin()?;
     let deadline = Instant::now() + session.config.host.stop_deadline;
     let _lock = Session::lock(Part::Guests, GUESTS_UNIT, Demand::End, &events, &cancel)?;
-    let facts = session.facts(Some(LIBVIRT_PATIENCE), &events, &cancel);
+    let facts = session.facts(Some(LIBVIRT_PATIENCE), &events, &cancel)?;
     if let Some(error) = &facts.libvirt_error {
         return Err(Failure::Unable(format!("{error}; no guest can be asked to stop")));
     }
@@ -218,15 +214,22 @@ fn session_of_running(app: &App) -> Result<Session, Failure> {
     if !kept.exists() {
         return Err(failure);
     }
-    eprintln!("{failure}");
-    eprintln!(
+    complain(&failure.to_string());
+    complain(&format!(
         "<4>the configuration is wrong: going down by the one that was in force on the way up, {}",
         kept.display()
-    );
+    ));
     Session::with_config(app, Some(&kept), false)
 }
 
 fn keep_configuration(session: &Session) {
+    // One after the other they are one file: a table may stand once in all of them, and nothing stands outside of a table.
+    let text = session
+        .files
+        .iter()
+        .map(|(_, text)| text.as_str())
+        .collect::<Vec<_>>()
+        .join("\n");
     let (kept, new) = (running_config(), running_config().with_extension("new"));
     let open = || {
         OpenOptions::new()
@@ -238,14 +241,14 @@ fn keep_configuration(session: &Session) {
     };
     let written = fs::create_dir_all(FOLDER)
         .and_then(|()| open())
-        .and_then(|mut file| file.write_all(session.text.as_bytes()))
+        .and_then(|mut file| file.write_all(text.as_bytes()))
         .and_then(|()| fs::rename(&new, &kept));
     if let Err(error) = written {
-        eprintln!(
+        complain(&format!(
             "<4>the configuration is not kept for the way down: {}: {}",
             kept.display(),
             plain(&error.to_string())
-        );
+        ));
     }
 }
 

@@ -1,6 +1,8 @@
 //! What the verbs share: configuration, host, orders from outside, locks, facts.
 
-use std::path::Path;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,8 +27,8 @@ const LIBVIRT_PAUSE: Duration = Duration::from_secs(2);
 /// The configuration with the machine that it is for.
 pub(super) struct Session {
     pub config: Config,
-    /// The configuration's own words, to be kept for the way down.
-    pub text: String,
+    /// The configuration's files with their own words.
+    pub files: Vec<(PathBuf, String)>,
     pub host: Host,
     pub systemd: Arc<Systemd>,
 }
@@ -38,7 +40,7 @@ impl Session {
     }
 
     pub fn with_config(app: &App, at: Option<&Path>, terminal: bool) -> Result<Self, Failure> {
-        let loaded = config::load(at)?;
+        let loaded = config::load(at).map_err(|problems| not_allowed(at).unwrap_or_else(|| problems.into()))?;
         let systemd = Arc::new(Systemd);
         let host = Host {
             devices: Arc::new(Kernel::new()),
@@ -47,9 +49,8 @@ impl Session {
             mounts: Arc::clone(&systemd) as Arc<_>,
             hypervisor: app.connect.map(|connect| connect(&loaded.config.host.libvirt_uri)),
         };
-        let texts: Vec<&str> = loaded.files.iter().map(|(_, text)| text.as_str()).collect();
         Ok(Self {
-            text: texts.join("\n"),
+            files: loaded.files,
             config: loaded.config,
             host,
             systemd,
@@ -79,22 +80,34 @@ impl Session {
         };
         lock::acquire(Path::new(FOLDER), part, what, demand, say, cancel).map_err(|error| match error {
             LockError::Cancelled => Failure::Cancelled,
-            error @ LockError::Io { .. } => Failure::Unable(error.to_string()),
+            error @ LockError::Io { .. } => Failure::Unable(format!(
+                "{error}; without it two runs could work on one volume, so nothing was done"
+            )),
         })
     }
 
-    /// What the machine says now. libvirt is asked again for as long as `patience` while it does not answer (`None`: for ever).
-    pub fn facts(&self, patience: Option<Duration>, events: &Events, cancel: &Cancel) -> Facts {
+    /// Whether the configuration names anything at all.
+    pub fn is_empty(&self) -> bool {
+        self.config.volumes.is_empty() && self.config.domains.is_empty()
+    }
+
+    /// What the machine says now. libvirt is asked again for as long as `patience` while it does not answer (`None`: for ever); where
+    /// nothing is configured it is not asked, for nothing there can concern us.
+    ///
+    /// # Errors
+    /// When cancelled.
+    pub fn facts(&self, patience: Option<Duration>, events: &Events, cancel: &Cancel) -> Result<Facts, Failure> {
         let mut facts = Facts::default();
-        if let Some(hypervisor) = &self.host.hypervisor {
+        if let (Some(hypervisor), false) = (&self.host.hypervisor, self.is_empty()) {
             match ask_libvirt(hypervisor.as_ref(), patience, events, cancel) {
                 Ok(found) => facts.libvirt = Some(found),
+                Err(HypervisorError::Cancelled) => return Err(Failure::Cancelled),
                 Err(error) => facts.libvirt_error = Some(error.to_string()),
             }
         }
         // Last, so that it is the newest.
         facts.volumes = watch::read(&self.config, self.host.devices.as_ref());
-        facts
+        Ok(facts)
     }
 
     /// The graph of what these facts show.
@@ -106,6 +119,14 @@ impl Session {
     pub fn watch(&self) -> Result<Watch, Failure> {
         Ok(Watch::begin(&self.config, Arc::clone(&self.host.devices))?)
     }
+}
+
+/// A configuration that only the administrator may read is not a wrong one.
+fn not_allowed(at: Option<&Path>) -> Option<Failure> {
+    let main = at.unwrap_or(Path::new(config::DEFAULT_PATH));
+    let denied = File::open(main).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied);
+    (denied && !nix::unistd::geteuid().is_root())
+        .then(|| Failure::Unable(format!("{} can be read by root alone: try it with sudo", main.display())))
 }
 
 fn ask_libvirt(

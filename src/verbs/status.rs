@@ -7,14 +7,14 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::session::Session;
-use super::{App, Failure, Verdict};
+use super::{App, Failure, NOTHING_CONFIGURED, Verdict, answer, answer_json};
 use crate::cancel::Cancel;
-use crate::config::{Config, Volume};
+use crate::config::{Config, DomainConfig, Start, Volume};
 use crate::event::Events;
 use crate::facts::{DomainFacts, Facts, Mapping, MountState};
 use crate::graph::{Layer, Placement};
 use crate::host::lock::{self, FOLDER, Part};
-use crate::report::{Colour, Record, Remembered, Style, plain};
+use crate::report::{Colour, Record, Remembered, Style, Verbosity, plain};
 
 /// A person waits for the answer.
 const LIBVIRT_PATIENCE: Duration = Duration::from_secs(2);
@@ -22,7 +22,7 @@ const LIBVIRT_PATIENCE: Duration = Duration::from_secs(2);
 pub(super) fn status(app: &App, json: bool) -> Result<Verdict, Failure> {
     let session = Session::begin(app, false)?;
     let nobody = Events::new(|_| ());
-    let facts = session.facts(Some(LIBVIRT_PATIENCE), &nobody, &Cancel::new()?);
+    let facts = session.facts(Some(LIBVIRT_PATIENCE), &nobody, &Cancel::new()?)?;
     let status = Status::of(
         &session.config,
         &facts,
@@ -30,9 +30,9 @@ pub(super) fn status(app: &App, json: bool) -> Result<Verdict, Failure> {
         lock::held_by(Path::new(FOLDER), Part::Volumes).is_some(),
     );
     if json {
-        println!("{}", serde_json::to_string_pretty(&status).map_err(std::io::Error::other)?);
+        answer_json(&status)?;
     } else {
-        print!("{}", status.table(Colour::on_stdout()));
+        answer(&status.table(app.verbosity, Colour::on_stdout()))?;
     }
     Ok((status.state == State::Up).into())
 }
@@ -108,6 +108,16 @@ impl Status {
                 domains.push(DomainStatus::of(config, domain, on, record));
             }
         }
+        if let Some(libvirt) = &facts.libvirt {
+            let is_there = |table: &&DomainConfig| libvirt.domains.iter().any(|domain| domain.name == table.name);
+            domains.extend(
+                config
+                    .domains
+                    .iter()
+                    .filter(|table| !is_there(table))
+                    .map(DomainStatus::missing),
+            );
+        }
         domains.sort_by(|one, other| one.name.cmp(&other.name));
         let volumes: Vec<VolumeStatus> = config
             .volumes
@@ -123,20 +133,29 @@ impl Status {
         }
     }
 
-    fn table(&self, colour: Colour) -> String {
+    /// For people. `Quiet`: only what is not as it should be.
+    fn table(&self, verbosity: Verbosity, colour: Colour) -> String {
+        let is_shown = |is_good: bool| verbosity > Verbosity::Quiet || !is_good;
         let word = match self.state {
             State::Up => colour.paint(Style::Good, "up"),
             State::Down => colour.paint(Style::Dim, "down"),
             State::Waiting => colour.paint(Style::Waiting, "waiting"),
             State::Degraded => colour.paint(Style::Bad, "degraded: something is not as it should be"),
         };
-        let mut out = format!("{word}\n");
+        let is_empty = self.volumes.is_empty() && self.domains.is_empty() && self.libvirt.is_none();
+        if is_empty && is_shown(true) {
+            return format!("{NOTHING_CONFIGURED}\n");
+        }
+        let mut out = String::new();
+        if is_shown(self.state == State::Up) {
+            out.push_str(&format!("{word}\n"));
+        }
         let names = || {
             let volumes = self.volumes.iter().map(|volume| volume.name.as_str());
             volumes.chain(self.domains.iter().map(|domain| domain.name.as_str()))
         };
         let width = names().map(|name| plain(name).chars().count()).max().unwrap_or(0);
-        for volume in &self.volumes {
+        for volume in self.volumes.iter().filter(|volume| is_shown(volume.is_up())) {
             let (word, style) = match volume.state {
                 VolumeState::Open => ("open", Style::Good),
                 VolumeState::Closed => ("closed", Style::Dim),
@@ -158,7 +177,7 @@ impl Status {
                 &words,
             ));
         }
-        for domain in &self.domains {
+        for domain in self.domains.iter().filter(|domain| is_shown(domain.is_up())) {
             let style = match (domain.active, domain.wanted) {
                 (true, _) => Style::Good,
                 (false, true) => Style::Bad,
@@ -194,13 +213,11 @@ fn row(kind: &str, name: &str, width: usize, state: &str, words: &[String]) -> S
 
 impl State {
     fn of(volumes: &[VolumeStatus], domains: &[DomainStatus], blind: bool) -> Self {
-        let is_up =
-            |volume: &VolumeStatus| volume.state == VolumeState::Open && volume.mount.as_ref().is_none_or(|mount| mount.mounted);
         let is_down = |volume: &VolumeStatus| volume.state == VolumeState::Closed;
         let nothing_runs = domains.iter().all(|domain| !domain.active || domain.volumes.is_empty());
         if volumes.iter().any(|volume| volume.state == VolumeState::Waiting) {
             Self::Waiting
-        } else if volumes.iter().all(is_up) && domains.iter().all(|domain| domain.active || !domain.wanted) && !blind {
+        } else if volumes.iter().all(VolumeStatus::is_up) && domains.iter().all(DomainStatus::is_up) && !blind {
             Self::Up
         } else if volumes.iter().all(is_down) && nothing_runs {
             Self::Down
@@ -219,7 +236,10 @@ impl VolumeStatus {
             (Mapping::Open(_), _, _) => (VolumeState::Open, None),
             (Mapping::Foreign(words), _, _) => (VolumeState::Failed, Some(words.clone())),
             (Mapping::None, _, Some(Remembered::Waiting(words))) if under_way => (VolumeState::Waiting, Some(words)),
-            (Mapping::None, None, _) => (VolumeState::Missing, Some("its device is not there".to_owned())),
+            (Mapping::None, None, _) => (
+                VolumeState::Missing,
+                Some("its device is not there: attach or activate it (`lsblk -f` shows what is there)".to_owned()),
+            ),
             (Mapping::None, Some(_), Some(Remembered::Failed(words))) => (VolumeState::Failed, Some(words)),
             (Mapping::None, Some(_), _) => (VolumeState::Closed, None),
         };
@@ -233,7 +253,8 @@ impl VolumeStatus {
         if let (VolumeState::Open, Some(MountStatus { mounted: false, .. }), None) = (state, &mount, &reason) {
             reason = match record.of(&Layer::Mount(name())) {
                 Some(Remembered::Failed(words)) => Some(words.clone()),
-                _ => None,
+                Some(Remembered::Waiting(words)) if under_way => Some(words.clone()),
+                _ => Some("not mounted: `virt-unlock up` mounts it".to_owned()),
             };
         }
         let on_it = |domain: &&DomainStatus| domain.volumes.contains(&volume.name);
@@ -246,9 +267,29 @@ impl VolumeStatus {
             reason,
         }
     }
+
+    fn is_up(&self) -> bool {
+        self.state == VolumeState::Open && self.mount.as_ref().is_none_or(|mount| mount.mounted)
+    }
 }
 
 impl DomainStatus {
+    /// One that has a table and that libvirt does not know.
+    fn missing(table: &DomainConfig) -> Self {
+        Self {
+            name: table.name.clone(),
+            state: "missing".to_owned(),
+            wanted: table.start != Start::Never,
+            volumes: table.volumes.clone().unwrap_or_default(),
+            reason: Some("libvirt has no such guest: `virsh list --all` shows the names".to_owned()),
+            active: false,
+        }
+    }
+
+    fn is_up(&self) -> bool {
+        self.active || !self.wanted
+    }
+
     fn of(config: &Config, domain: &DomainFacts, volumes: Vec<String>, record: &Record) -> Self {
         let wanted = config.wants(&domain.name, domain.autostart);
         let active = domain.state.is_active();

@@ -1,10 +1,11 @@
 //! What else on this host has a hand in volumes, mounts and guests: read by `check` alone.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// crypttab(5), fstab(5), libvirt-guests, permissions.
+/// crypttab(5), fstab(5), libvirt-guests.
 #[derive(Debug, Default)]
 pub(super) struct Surroundings {
     /// Whether virt-unlock.service is pulled in by the boot.
@@ -17,8 +18,6 @@ pub(super) struct Surroundings {
     pub libvirt_guests_suspends: bool,
     /// Where that is set.
     pub libvirt_guests_file: PathBuf,
-    /// Others than root may write the configuration.
-    pub config_is_open: bool,
 }
 
 /// What is wrong with a key file, if anything.
@@ -29,6 +28,22 @@ pub(super) fn key_file_fault(path: &Path) -> Option<String> {
         Ok(_) => None,
         Err(error) => Some(format!("cannot be read: {error}")),
     }
+}
+
+/// Which of these files, or of the directories that they lie in, others than root may write.
+pub(super) fn writable_by_others<'a>(files: impl Iterator<Item = &'a Path>) -> BTreeSet<PathBuf> {
+    // A bare file name has an empty parent, and that means here.
+    let parent = |file: &'a Path| match file.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Some(Path::new(".")),
+        other => other,
+    };
+    let is_open = |path: &Path| fs::metadata(path).is_ok_and(|found| found.uid() != 0 || found.mode() & 0o022 != 0);
+    files
+        .flat_map(|file| [Some(file), parent(file)])
+        .flatten()
+        .filter(|path| is_open(path))
+        .map(Path::to_owned)
+        .collect()
 }
 
 impl Surroundings {
@@ -54,14 +69,6 @@ impl Surroundings {
                 .collect(),
             libvirt_guests_suspends: is_enabled("libvirt-guests.service") && suspends(&text),
             libvirt_guests_file: file,
-            config_is_open: [
-                "/etc/virt-unlock",
-                "/etc/virt-unlock/config.toml",
-                "/etc/virt-unlock/config.d",
-            ]
-            .iter()
-            .filter_map(|path| fs::metadata(path).ok())
-            .any(|found| found.uid() != 0 || found.mode() & 0o022 != 0),
         }
     }
 }

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::session::Session;
-use super::{App, Failure, Verdict, notes};
+use super::{App, Failure, NOTHING_CONFIGURED, Verdict, notes};
 use crate::cancel::Cancel;
-use crate::config::Config;
+use crate::config::{Config, Start};
 use crate::engine::up::{Opening, Up};
 use crate::engine::walk;
 use crate::event::{Events, Happened};
@@ -15,7 +15,7 @@ use crate::facts::Facts;
 use crate::graph::{Graph, Layer};
 use crate::host::lock::{Demand, FOLDER, Part};
 use crate::host::orders::{Order, Orders};
-use crate::plan::{self, Action, Names, Plan};
+use crate::plan::{self, Action, Names, Plan, UnknownName};
 use crate::report::Report;
 use crate::unlock::Unlocker;
 
@@ -23,26 +23,38 @@ use crate::unlock::Unlocker;
 pub(super) const LIBVIRT_PATIENCE: Duration = Duration::from_secs(15);
 
 pub(super) fn up(app: &App, names: &[String]) -> Result<Verdict, Failure> {
-    let session = Session::begin(app, std::io::stderr().is_terminal())?;
     Session::need_root("up")?;
+    let session = Session::begin(app, std::io::stderr().is_terminal())?;
     let names = Names::new(names.iter().cloned());
     let orders = Orders::listen(|order| order != Order::Yield)?;
     let cancel = orders.cancel();
     let report = Report::for_person(app.verbosity, Path::new(FOLDER));
     let events = report.events();
 
+    if session.is_empty() && names.is_all() {
+        events.say(None, Happened::Note(NOTHING_CONFIGURED.to_owned()));
+        return Ok(Verdict::AsAsked);
+    }
     if !names.is_all() {
         // A wrong name touches nothing, not even the service's open question.
-        let facts = session.facts(Some(LIBVIRT_PATIENCE), &events, &cancel);
+        let facts = session.facts(Some(LIBVIRT_PATIENCE), &events, &cancel)?;
         make_plan(&session, &facts, &names)?;
     }
     let what = "`virt-unlock up`";
     let _volumes = Session::lock(Part::Volumes, what, Demand::Yield, &events, &cancel)?;
     let _guests = Session::lock(Part::Guests, what, Demand::Yield, &events, &cancel)?;
-    let facts = session.facts(Some(LIBVIRT_PATIENCE), &events, &cancel);
+    let facts = session.facts(Some(LIBVIRT_PATIENCE), &events, &cancel)?;
     let (graph, plan) = make_plan(&session, &facts, &names)?;
     if let Some(error) = &facts.libvirt_error {
         events.say(None, Happened::Warning(format!("{error}; no guest is started")));
+    }
+    let unknown = if names.is_all() {
+        unknown_guests(&session.config, &facts)
+    } else {
+        Vec::new()
+    };
+    for words in &unknown {
+        events.say(None, Happened::Warning(words.clone()));
     }
     notes::write(&session.config, &graph, &facts);
 
@@ -58,7 +70,7 @@ pub(super) fn up(app: &App, names: &[String]) -> Result<Verdict, Failure> {
     );
     let summary = walk(&plan, &hands, &events, &cancel);
 
-    let good = summary.is_good() && facts.libvirt_error.is_none();
+    let good = summary.is_good() && facts.libvirt_error.is_none() && unknown.is_empty();
     if good && plan.work().next().is_none() {
         events.say(None, Happened::Note("nothing to do: all that is asked for is up".to_owned()));
     }
@@ -71,16 +83,34 @@ pub(super) fn up(app: &App, names: &[String]) -> Result<Verdict, Failure> {
 /// What is to be done; a name that libvirt alone could know says so.
 pub(super) fn make_plan(session: &Session, facts: &Facts, names: &Names) -> Result<(Graph, Plan), Failure> {
     let graph = session.graph(facts)?;
-    let plan = plan::up(&session.config, facts, &graph, names).map_err(|unknown| explain(unknown.into(), facts))?;
+    let plan = plan::up(&session.config, facts, &graph, names).map_err(|unknown| explain(&unknown, session, facts))?;
     Ok((graph, plan))
 }
 
-/// Without libvirt no guest's name is known: that is not the fault of the command line.
-pub(super) fn explain(failure: Failure, facts: &Facts) -> Failure {
-    match (&failure, &facts.libvirt_error) {
-        (Failure::Usage(words), Some(error)) => Failure::Unable(format!("{words}; {error}")),
-        _ => failure,
+/// An unknown name in more words. Without libvirt no guest's name is known: that is not the fault of the command line.
+pub(super) fn explain(unknown: &UnknownName, session: &Session, facts: &Facts) -> Failure {
+    match &facts.libvirt_error {
+        _ if session.is_empty() => Failure::Usage(format!("no volume or guest {:?}: {NOTHING_CONFIGURED}", unknown.name)),
+        Some(error) => Failure::Unable(format!("{unknown}; {error}")),
+        None => Failure::Usage(unknown.to_string()),
     }
+}
+
+/// A sentence for each guest that has a table, is not kept down by it, and is unknown to libvirt: no plan has a step for it.
+pub(super) fn unknown_guests(config: &Config, facts: &Facts) -> Vec<String> {
+    let Some(libvirt) = &facts.libvirt else { return Vec::new() };
+    let is_known = |name: &str| libvirt.domains.iter().any(|domain| domain.name == name);
+    config
+        .domains
+        .iter()
+        .filter(|table| table.start != Start::Never && !is_known(&table.name))
+        .map(|table| {
+            format!(
+                "guest {}: libvirt has no guest of this name, though [domain] names it; `virsh list --all` shows the names",
+                table.name
+            )
+        })
+        .collect()
 }
 
 /// Who opens the volumes of a plan.
@@ -116,9 +146,4 @@ fn take_into_service(session: &Session, events: &Events, cancel: &Cancel) {
 /// Whether a layer is the volumes half's.
 pub(super) fn is_of_volumes(layer: &Layer) -> bool {
     matches!(layer, Layer::Volume(_) | Layer::Mount(_))
-}
-
-/// Whether the configuration names anything at all.
-pub(super) fn is_empty(config: &Config) -> bool {
-    config.volumes.is_empty() && config.domains.is_empty()
 }
