@@ -220,7 +220,8 @@ fn send(pid: i32, demand: Demand) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::sys::wait::waitpid;
+    use nix::sys::signal::SigSet;
+    use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::{ForkResult, fork};
 
     fn take(folder: &Path, cancel: &Cancel, seen: &mut Vec<Holder>) -> Result<Lock, LockError> {
@@ -262,6 +263,41 @@ mod tests {
                 kill(child, Signal::SIGKILL).unwrap();
                 waitpid(child, None).unwrap();
                 assert!(take(folder.path(), &Cancel::new().unwrap(), &mut seen).is_ok());
+            }
+        }
+    }
+
+    /// A child stands at the turnstile, is asked for that, and then comes to hold the lock: it must be asked once more, or who
+    /// waits would wait for ever for one that would let go.
+    #[test]
+    fn one_that_comes_to_hold_the_lock_is_asked_again() {
+        const ASKED_TWICE: i32 = 7;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("volumes.lock");
+        let ready = Cancel::new().unwrap();
+        let mut usr1 = SigSet::empty();
+        usr1.add(Signal::SIGUSR1);
+        // SAFETY: the child only locks, waits for signals, and leaves by _exit.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                let limit = libc::timespec { tv_sec: 10, tv_nsec: 0 };
+                // SAFETY: both point to values that outlive the call; no information on the signal is wanted.
+                let asked = || unsafe { libc::sigtimedwait(usr1.as_ref(), std::ptr::null_mut(), &raw const limit) } > 0;
+                let (lock, turnstile) = (open(&path).unwrap(), open(&path.with_extension("next")).unwrap());
+                let mut as_told = usr1.thread_block().is_ok() && try_lock(&turnstile).unwrap();
+                ready.raise();
+                as_told &= asked() && try_lock(&lock).unwrap();
+                drop(turnstile);
+                as_told &= asked();
+                // SAFETY: ends the forked child without running the parent's destructors.
+                unsafe { libc::_exit(if as_told { ASKED_TWICE } else { 1 }) }
+            }
+            ForkResult::Parent { child } => {
+                assert!(ready.wait(Duration::from_secs(60)));
+                let cancel = Cancel::new().unwrap();
+                let lock = acquire(folder.path(), Part::Volumes, "a test", Demand::Yield, |_| (), &cancel);
+                assert!(lock.is_ok());
+                assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, ASKED_TWICE));
             }
         }
     }

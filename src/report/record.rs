@@ -27,6 +27,12 @@ pub enum Remembered {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record(BTreeMap<String, Remembered>);
 
+impl<const N: usize> From<[(Layer, Remembered); N]> for Record {
+    fn from(all: [(Layer, Remembered); N]) -> Self {
+        Self(all.map(|(layer, remembered)| (layer.to_string(), remembered)).into())
+    }
+}
+
 impl Record {
     /// What lies below `folder`; nothing where it cannot be read.
     pub fn read(folder: &Path) -> Self {

@@ -66,7 +66,7 @@ pub fn plain(text: &str) -> String {
 }
 
 /// Whether a character does something else than to stand where it is: control characters, line separators, and those that turn the
-/// direction of what follows, with which one name could look like another (Unicode, Bidi_Control).
+/// direction of what follows, with which one name could look like another (Unicode, `Bidi_Control`).
 fn moves(char: char) -> bool {
     let turns = matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     char.is_control() || turns

@@ -124,3 +124,62 @@ fn to_dot(plan: &Plan) -> String {
     out.push_str("}\n");
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Layer;
+    use crate::plan::Wait;
+
+    fn plan() -> Plan {
+        let step = |layer, action, reason: &str, waits_for| Step {
+            layer,
+            action,
+            reason: reason.to_owned(),
+            waits_for,
+        };
+        let after = |step, must_succeed| vec![Wait { step, must_succeed }];
+        Plan {
+            direction: Direction::Up,
+            steps: vec![
+                step(Layer::Volume("vm".into()), Action::Nothing, "open already", Vec::new()),
+                step(Layer::Mount("vm".into()), Action::Blocked, "not \"ours\"", after(0, true)),
+                step(Layer::Domain("we\x1bb".into()), Action::Start, "is shut off", after(1, false)),
+            ],
+        }
+    }
+
+    #[test]
+    fn the_table_is_in_columns_and_quiet_shows_what_is_blocked() {
+        let table = "nothing    volume vm    open already\n\
+                     blocked    mount  vm    not \"ours\"\n\
+                     start      guest  we?b  is shut off\n";
+        assert_eq!(to_table(&plan(), Verbosity::Normal, Colour(false)), table);
+        let quiet = to_table(&plan(), Verbosity::Quiet, Colour(false));
+        assert_eq!(quiet, "blocked    mount  vm    not \"ours\"\n");
+        assert!(to_table(&plan(), Verbosity::Normal, Colour(true)).contains("\x1b[1;31mblocked   \x1b[0m mount"));
+        let none = Plan {
+            steps: Vec::new(),
+            ..plan()
+        };
+        assert_eq!(
+            to_table(&none, Verbosity::Normal, Colour(false)),
+            format!("{NOTHING_CONFIGURED}\n")
+        );
+        assert_eq!(to_table(&none, Verbosity::Quiet, Colour(false)), "");
+    }
+
+    #[test]
+    fn the_graph_is_quoted_and_shows_orders_dashed() {
+        let dot = to_dot(&plan());
+        assert!(
+            dot.contains(r#"s1 [label="mount vm\nblocked", tooltip="not \"ours\"", style=dotted, color=red];"#),
+            "{dot}"
+        );
+        assert!(
+            dot.contains("s0 -> s1 [style=solid];") && dot.contains("s1 -> s2 [style=dashed];"),
+            "{dot}"
+        );
+        assert!(!dot.contains('\x1b'), "{dot}");
+    }
+}

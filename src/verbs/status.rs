@@ -308,3 +308,6 @@ impl DomainStatus {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,66 @@
+//! Findings from facts that are made up.
+
+use super::*;
+use crate::config::DeviceSpec;
+use crate::facts::{DomainState, Source, VolumeFacts};
+use std::collections::BTreeMap;
+
+fn domain(source: &str) -> DomainFacts {
+    DomainFacts {
+        name: "web".into(),
+        uuid: "u".into(),
+        state: DomainState::ShutOff,
+        autostart: true,
+        sources: vec![Source {
+            path: source.into(),
+            resolved: source.into(),
+            number: None,
+            pool: None,
+        }],
+        restarts_on_poweroff: true,
+    }
+}
+
+fn whats(config: &Config, domain: DomainFacts) -> Vec<String> {
+    let facts = Facts {
+        volumes: BTreeMap::from([("mail".to_owned(), VolumeFacts::default())]),
+        libvirt: Some(LibvirtFacts {
+            domains: vec![domain],
+            pools: BTreeMap::new(),
+        }),
+        libvirt_error: None,
+    };
+    of_domains(config, &facts).into_iter().map(|finding| finding.what).collect()
+}
+
+#[test]
+fn a_guest_that_never_stops_and_one_on_a_volume_nobody_configured_are_found() {
+    let config = Config {
+        volumes: vec![Volume::new("mail", DeviceSpec::Path("/dev/vg0/mail".into()))],
+        ..Config::default()
+    };
+    let found = whats(&config, domain("/dev/mapper/mail"));
+    assert!(found.len() == 1 && found[0].contains("on_poweroff"), "{found:?}");
+    let found = whats(&config, domain("/dev/mapper/mial"));
+    assert!(
+        found.iter().any(|what| what.contains("/dev/mapper/mial is not there")),
+        "{found:?}"
+    );
+    assert!(found.iter().any(|what| what == "no guest lies on it"), "{found:?}");
+}
+
+#[test]
+fn a_volume_in_crypttab_or_without_keyslots_is_found() {
+    let volume = Volume::new("mail", DeviceSpec::Path("/dev/vg0/mail".into()));
+    let around = Surroundings {
+        crypttab_names: vec!["mail".into()],
+        ..Surroundings::default()
+    };
+    let header = Ok(Header::default());
+    let found = of_volume(&volume, &Facts::default(), Some(&header), &around);
+    assert!(found.iter().any(|finding| finding.what.contains("no keyslot")), "{found:?}");
+    assert!(
+        found.iter().any(|finding| finding.what.contains("/etc/crypttab")),
+        "{found:?}"
+    );
+}

@@ -1,0 +1,152 @@
+//! The state of a host, as a table.
+
+use super::*;
+use crate::config::DeviceSpec;
+use crate::facts::{DevNum, Device, DomainState, LibvirtFacts, VolumeFacts};
+use std::collections::BTreeMap;
+
+fn open() -> Mapping {
+    Mapping::Open(DevNum { major: 254, minor: 0 })
+}
+
+/// One volume, and one guest on it.
+fn status(mapping: Mapping, is_there: bool, guest: DomainState, remembered: Option<Remembered>, under_way: bool) -> Status {
+    let mut table = DomainConfig::new("web");
+    (table.volumes, table.start) = (Some(vec!["vm".to_owned()]), Start::Always);
+    let config = Config {
+        volumes: vec![Volume::new("vm", DeviceSpec::Path("/dev/vm".into()))],
+        domains: vec![table],
+        ..Config::default()
+    };
+    let device = is_there.then(|| Device {
+        path: "/dev/vm".into(),
+        number: None,
+    });
+    let facts = Facts {
+        volumes: BTreeMap::from([(
+            "vm".to_owned(),
+            VolumeFacts {
+                device,
+                mapping,
+                mount: MountState::None,
+            },
+        )]),
+        libvirt: Some(LibvirtFacts {
+            domains: vec![DomainFacts {
+                name: "web".into(),
+                uuid: "u".into(),
+                state: guest,
+                autostart: false,
+                sources: Vec::new(),
+                restarts_on_poweroff: false,
+            }],
+            pools: BTreeMap::new(),
+        }),
+        libvirt_error: None,
+    };
+    let record = remembered.map(|found| Record::from([(Layer::Volume("vm".into()), found)]));
+    Status::of(&config, &facts, &record.unwrap_or_default(), under_way)
+}
+
+#[test]
+fn the_state_follows_the_machine_and_the_record_gives_the_reason() {
+    use DomainState::{Paused, Running, ShutOff};
+    let asked = || Some(Remembered::Waiting("its passphrase is asked for".into()));
+    let failed = || Some(Remembered::Failed("wrong three times".into()));
+    let foreign = || Mapping::Foreign("something else".into());
+    let none = || Mapping::None;
+    let table = [
+        // What the kernel says, whether the device is there, the guest, what is remembered, whether somebody is at it.
+        ((open(), true, Running, None, false), State::Up, VolumeState::Open, None),
+        ((open(), true, Paused, None, false), State::Up, VolumeState::Open, None),
+        // A record that the machine overtook says nothing any more.
+        ((open(), true, Running, failed(), false), State::Up, VolumeState::Open, None),
+        ((open(), true, ShutOff, None, false), State::Degraded, VolumeState::Open, None),
+        ((none(), true, ShutOff, None, false), State::Down, VolumeState::Closed, None),
+        (
+            (none(), true, Running, None, false),
+            State::Degraded,
+            VolumeState::Closed,
+            None,
+        ),
+        (
+            (none(), true, ShutOff, asked(), true),
+            State::Waiting,
+            VolumeState::Waiting,
+            Some("its passphrase is asked for"),
+        ),
+        // Whoever waited was killed.
+        (
+            (none(), true, ShutOff, asked(), false),
+            State::Down,
+            VolumeState::Closed,
+            None,
+        ),
+        (
+            (none(), true, ShutOff, failed(), false),
+            State::Degraded,
+            VolumeState::Failed,
+            Some("wrong three times"),
+        ),
+        (
+            (none(), false, ShutOff, failed(), false),
+            State::Degraded,
+            VolumeState::Missing,
+            Some("not there"),
+        ),
+        (
+            (none(), false, ShutOff, asked(), true),
+            State::Waiting,
+            VolumeState::Waiting,
+            Some("asked for"),
+        ),
+        (
+            (foreign(), true, ShutOff, None, false),
+            State::Degraded,
+            VolumeState::Failed,
+            Some("something else"),
+        ),
+    ];
+    for ((mapping, is_there, guest, remembered, under_way), state, volume, reason) in table {
+        let found = status(mapping, is_there, guest, remembered, under_way);
+        assert_eq!((found.state, found.volumes[0].state), (state, volume), "{found:?}");
+        let said = found.volumes[0].reason.as_deref();
+        assert_eq!(said.is_some(), reason.is_some(), "{found:?}");
+        assert!(said.unwrap_or_default().contains(reason.unwrap_or_default()), "{found:?}");
+        assert_eq!(found.domains[0].reason.is_some(), !guest.is_active(), "{found:?}");
+    }
+}
+
+#[test]
+fn the_table_says_what_is_not_mounted_and_how_to_mend_it() {
+    let found = status(open(), true, DomainState::ShutOff, None, false);
+    let table = "degraded: something is not as it should be\n\
+                 volume   vm   open      on /dev/vm\n\
+                 guest    web  shut off  on vm; wanted, and not started: `virt-unlock up` starts it\n";
+    assert_eq!(found.table(Verbosity::Normal, Colour(false)), table);
+    let quiet: Vec<&str> = table
+        .split_inclusive('\n')
+        .filter(|line| !line.starts_with("volume"))
+        .collect();
+    assert_eq!(found.table(Verbosity::Quiet, Colour(false)), quiet.concat());
+
+    let mut volume = Volume::new("vm", DeviceSpec::Path("/dev/vm".into()));
+    volume.mount = Some(crate::config::Mount {
+        at: "/srv/vm".into(),
+        fstype: None,
+        options: None,
+    });
+    let facts = Facts {
+        volumes: BTreeMap::from([(
+            "vm".to_owned(),
+            VolumeFacts {
+                mapping: open(),
+                ..VolumeFacts::default()
+            },
+        )]),
+        ..Facts::default()
+    };
+    let found = VolumeStatus::of(&volume, &facts, &[], &Record::default(), false);
+    assert_eq!(found.reason.as_deref(), Some("not mounted: `virt-unlock up` mounts it"));
+    assert_eq!(State::of(&[found], &[], false), State::Degraded);
+}
