@@ -58,13 +58,13 @@ fn a_question_stays_open_until_somebody_answers() {
     let holder = host.run("virt-unlock status || true; pgrep -fc 'virt-unlock up'");
     assert!(holder.contains("waiting"), "{holder}");
     host.terminal().type_line(PASSPHRASE);
-    host.terminal().expect("volume vm: opened", secs(60));
 
-    // Ctrl-C there: the service asks again for what is still closed.
+    // Ctrl-C there: what was done is said, and the service asks again for what is still closed.
     host.terminal().expect("Passphrase for volume spare", secs(60));
+    host.until("grep -q 'GUEST webserver UP' /var/log/guests/webserver.log", secs(90));
     host.terminal().type_keys("\x03");
+    host.terminal().expect("volume vm: opened", secs(60));
     terminal_is_free(&host);
-    host.until("grep -q 'GUEST webserver UP' /var/log/guests/webserver.log", secs(60));
     host.until(&format!("{QUESTIONS} | grep -q 'volume spare'"), secs(30));
     assert_eq!(host.run(QUESTIONS).lines().count(), 1);
 
