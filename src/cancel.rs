@@ -7,12 +7,27 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 /// A flag that any thread can raise once and that any `poll(2)` can wait for: a file descriptor that turns readable.
 /// Clones share the flag.
 #[derive(Clone, Debug)]
-pub struct Cancel(Arc<EventFd>);
+pub struct Cancel(Arc<Flag>);
+
+#[derive(Debug)]
+struct Flag {
+    own: EventFd,
+    /// Readable when `own` is, or the flag that this one follows.
+    either: Option<Either>,
+}
+
+#[derive(Debug)]
+struct Either {
+    any: Epoll,
+    /// Lives as long as it is followed.
+    _followed: Cancel,
+}
 
 impl Cancel {
     /// A flag that is not raised.
@@ -20,14 +35,34 @@ impl Cancel {
     /// # Errors
     /// When the process has no file descriptor left.
     pub fn new() -> std::io::Result<Self> {
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        Ok(Self(Arc::new(EventFd::from_value_and_flags(0, flags)?)))
+        Ok(Self(Arc::new(Flag {
+            own: event()?,
+            either: None,
+        })))
+    }
+
+    /// A flag that is up when this one is; raised by itself it leaves this one down.
+    ///
+    /// # Errors
+    /// When the process has no file descriptor left.
+    pub fn child(&self) -> std::io::Result<Self> {
+        let (own, any) = (event()?, Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
+        any.add(&own, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+        any.add(self, EpollEvent::new(EpollFlags::EPOLLIN, 1))?;
+        let followed = self.clone();
+        Ok(Self(Arc::new(Flag {
+            own,
+            either: Some(Either {
+                any,
+                _followed: followed,
+            }),
+        })))
     }
 
     /// Raises the flag for everybody who holds a clone. Raising it again changes nothing.
     pub fn raise(&self) {
         // Fails only when the counter is full (2^64-2 raises), and then it is readable already.
-        let _ = self.0.write(1);
+        let _ = self.0.own.write(1);
     }
 
     /// Whether the flag is up.
@@ -42,14 +77,24 @@ impl Cancel {
 
     /// Waits until the flag is up or `limit` is over. True: it is up.
     pub fn wait(&self, limit: Duration) -> bool {
-        poll_readable(&[self.0.as_fd()], Some(limit)).is_ok_and(|ready| ready[0])
+        poll_readable(&[self.as_fd()], Some(limit)).is_ok_and(|ready| ready[0])
     }
 }
 
 impl AsFd for Cancel {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        match &self.0.either {
+            Some(either) => either.any.0.as_fd(),
+            None => self.0.own.as_fd(),
+        }
     }
+}
+
+fn event() -> std::io::Result<EventFd> {
+    Ok(EventFd::from_value_and_flags(
+        0,
+        EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
+    )?)
 }
 
 /// Waits until one of `fds` is readable (or at its end, or broken) or `limit` is over (`None`: for ever), and tells which are.
@@ -100,6 +145,17 @@ mod tests {
         cancel.raise();
         cancel.raise();
         assert!(other.is_raised());
+        assert!(other.wait(Duration::MAX));
+    }
+
+    #[test]
+    fn a_child_follows_its_parent_and_not_the_other_way_round() {
+        let parent = Cancel::new().unwrap();
+        let (one, other) = (parent.child().unwrap(), parent.child().unwrap().child().unwrap());
+        one.raise();
+        assert!(one.is_raised() && !parent.is_raised() && !other.is_raised());
+        parent.raise();
+        drop(parent);
         assert!(other.wait(Duration::MAX));
     }
 }

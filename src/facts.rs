@@ -38,8 +38,17 @@ pub struct VolumeFacts {
     pub device: Option<Device>,
     /// What has the volume's name below `/dev/mapper`.
     pub mapping: Mapping,
+    /// Whether its node is there: udev makes it a moment after the kernel has the mapping.
+    pub node: bool,
     /// What is mounted at the volume's mount point.
     pub mount: MountState,
+}
+
+impl VolumeFacts {
+    /// Whether the volume is open and can be used.
+    pub fn is_open(&self) -> bool {
+        matches!(self.mapping, Mapping::Open(_)) && self.node
+    }
 }
 
 /// A block device that is there.

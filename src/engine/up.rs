@@ -7,7 +7,7 @@ use super::walk::Hands;
 use crate::cancel::Cancel;
 use crate::config::{Config, Volume};
 use crate::event::{Outcome, Progress};
-use crate::facts::{DomainFacts, Facts, Mapping, MountState, VolumeFacts};
+use crate::facts::{DomainFacts, Facts, MountState, VolumeFacts};
 use crate::graph::{Layer, Placement};
 use crate::host::watch::{self, Watch};
 use crate::host::{Host, Hypervisor, HypervisorError, MountError};
@@ -76,13 +76,7 @@ impl<'a> Up<'a> {
             Opening::Here(unlocker) => unlocker.unlock(volume, self.rank_of(step), self.watch, progress, cancel),
             Opening::Elsewhere => {
                 progress.waiting("waiting until it is opened");
-                self.await_volume(
-                    volume,
-                    None,
-                    cancel,
-                    |facts| matches!(facts.mapping, Mapping::Open(_)),
-                    "open",
-                )
+                self.await_volume(volume, None, cancel, VolumeFacts::is_open, "open")
             }
         }
     }
@@ -248,5 +242,5 @@ impl Hands for Up<'_> {
 }
 
 fn is_ready(volume: &Volume, facts: &VolumeFacts) -> bool {
-    matches!(facts.mapping, Mapping::Open(_)) && (volume.mount.is_none() || facts.mount == MountState::Ours)
+    facts.is_open() && (volume.mount.is_none() || facts.mount == MountState::Ours)
 }

@@ -20,6 +20,9 @@ pub trait Devices: Send + Sync {
     /// has the LUKS UUID of the volume's header (where that can be read).
     fn mapping(&self, volume: &Volume, device: Option<&Device>) -> Mapping;
 
+    /// Whether the open volume's node below `/dev/mapper` is there.
+    fn has_node(&self, volume: &Volume) -> bool;
+
     /// What is mounted at `mount`, judged by device number: the volume's own filesystem only if it is on `mapping`.
     fn mount_state(&self, mount: &Mount, mapping: &Mapping) -> MountState;
 
@@ -46,7 +49,13 @@ pub trait Devices: Send + Sync {
             .as_ref()
             .map(|mount| self.mount_state(mount, &mapping))
             .unwrap_or_default();
-        VolumeFacts { device, mapping, mount }
+        let node = self.has_node(volume);
+        VolumeFacts {
+            device,
+            mapping,
+            node,
+            mount,
+        }
     }
 }
 

@@ -72,6 +72,40 @@ impl Watch {
     }
 }
 
+impl Watch {
+    /// Does `work`, and raises `over` meanwhile, as soon as `ready` holds for the facts of this volume.
+    pub fn meanwhile<R>(
+        &self,
+        volume: &str,
+        ready: impl Fn(&VolumeFacts) -> bool + Send,
+        over: &Cancel,
+        work: impl FnOnce() -> R,
+    ) -> R {
+        let Ok(done) = over.child() else { return work() };
+        thread::scope(|scope| {
+            let done = &done;
+            let _done = Raised(done);
+            let look = move || {
+                if self.wait(volume, None, done, |facts| ready(facts).then_some(())).is_ok() {
+                    over.raise();
+                }
+            };
+            // Without the thread nobody looks, and the work goes its way.
+            let _ = thread::Builder::new().name("meanwhile".to_owned()).spawn_scoped(scope, look);
+            work()
+        })
+    }
+}
+
+/// Raises a flag however its scope is left.
+struct Raised<'a>(&'a Cancel);
+
+impl Drop for Raised<'_> {
+    fn drop(&mut self) {
+        self.0.raise();
+    }
+}
+
 impl Drop for Watch {
     fn drop(&mut self) {
         self.stop.raise();
@@ -100,6 +134,9 @@ mod tests {
     struct Flaky(AtomicUsize);
 
     impl Devices for Flaky {
+        fn has_node(&self, _: &Volume) -> bool {
+            true
+        }
         fn find(&self, _: &DeviceSpec) -> Option<Device> {
             let look = self.0.fetch_add(1, Ordering::SeqCst);
             assert!(look != 1, "a defect, wanted by the test");

@@ -49,7 +49,7 @@ impl Unlocker {
         }
         let group = self.group_of(way.volume);
         let mut seen = 0;
-        if self.turn.in_order(way.rank, self.pace.order_patience, way.cancel).is_err() {
+        if self.turn.in_order(way.rank, self.pace.order_patience, way.asking).is_err() {
             return Asked::Through(Outcome::Cancelled);
         }
         loop {
@@ -89,10 +89,10 @@ impl Unlocker {
 
     /// What this member is to do next. Those after it are not to wait while it waits for its group.
     fn next_of<'g>(&self, group: &'g Group, seen: &mut usize, way: &OnTheWay<'_>) -> Result<Next<'g>, Ended> {
-        match group.next(seen, Some(Duration::ZERO), way.cancel) {
+        match group.next(seen, Some(Duration::ZERO), way.asking) {
             Err(Ended::TimedOut) => {
                 self.turn.not_now(way.rank);
-                group.next(seen, None, way.cancel)
+                group.next(seen, None, way.asking)
             }
             next => next,
         }
@@ -102,7 +102,7 @@ impl Unlocker {
     fn ask(&self, way: &OnTheWay<'_>, tries: &Tries, group: Option<&Group>) -> Result<(Secret, Duration), Asked> {
         let volume = way.volume;
         way.progress.waiting("waiting until its question can be asked");
-        let Ok(_turn) = self.turn.take(way.rank, way.cancel) else {
+        let Ok(_turn) = self.turn.take(way.rank, way.asking) else {
             return Err(Asked::Through(Outcome::Cancelled));
         };
         let guests = self.waiting_guests.get(&volume.name).map(Vec::as_slice).unwrap_or_default();
@@ -114,7 +114,7 @@ impl Unlocker {
             id: format!("cryptsetup:{}", way.device.display()),
         };
         let since = Instant::now();
-        match self.host.questions.ask(&question, way.cancel) {
+        match self.host.questions.ask(&question, way.asking) {
             Ok(answer) => Ok((answer, since.elapsed())),
             Err(QuestionError::Cancelled) => Err(Asked::Through(Outcome::Cancelled)),
             Err(error) => Err(Asked::GivenUp(error.to_string())),
@@ -170,7 +170,7 @@ impl Tries {
                 }
                 .to_owned(),
             );
-            if way.cancel.wait(self.pause) {
+            if way.asking.wait(self.pause) {
                 return Some(Asked::Through(Outcome::Cancelled));
             }
             self.pause = (self.pause * 2).min(pace.machine_pause_longest);

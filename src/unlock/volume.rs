@@ -9,7 +9,7 @@ use super::gate::{Refused, memory_of};
 use crate::cancel::Cancel;
 use crate::config::{Unlock, Volume};
 use crate::event::{Outcome, Progress};
-use crate::facts::Mapping;
+use crate::facts::{Mapping, VolumeFacts};
 use crate::host::watch::Watch;
 use crate::host::{Header, Key, OpenError};
 use crate::monitor::Ended;
@@ -28,6 +28,8 @@ pub(super) struct OnTheWay<'a> {
     pub rank: usize,
     pub progress: Progress<'a>,
     pub cancel: &'a Cancel,
+    /// Ends what waits for an answer: raised too when somebody else opens the volume.
+    pub asking: &'a Cancel,
 }
 
 impl Unlocker {
@@ -47,6 +49,9 @@ impl Unlocker {
             Err(OpenError::Cancelled) => return Outcome::Cancelled,
             Err(error) => return Outcome::Failed(header_words(volume, &device, &error)),
         };
+        let Ok(asking) = cancel.child() else {
+            return Outcome::Failed("no file descriptor is left".to_owned());
+        };
         let way = OnTheWay {
             volume,
             device: &device,
@@ -54,11 +59,23 @@ impl Unlocker {
             rank,
             progress,
             cancel,
+            asking: &asking,
         };
+        let outcome = watch.meanwhile(&volume.name, VolumeFacts::is_open, &asking, || self.try_ways(&way));
+        match outcome {
+            Outcome::Cancelled if !cancel.is_raised() && self.is_open_now(volume) => {
+                Outcome::Already("somebody else has opened it".to_owned())
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn try_ways(&self, way: &OnTheWay<'_>) -> Outcome {
+        let (volume, progress) = (way.volume, way.progress);
         let mut tried: Vec<String> = Vec::new();
         for unlock in &volume.unlock {
             let outcome = match unlock {
-                Unlock::Passphrase => match self.ask_and_open(&way) {
+                Unlock::Passphrase => match self.ask_and_open(way) {
                     Asked::Through(outcome) => outcome,
                     Asked::GivenUp(words) => {
                         tried.push(words);
@@ -71,14 +88,14 @@ impl Unlocker {
                         offset: *offset,
                         size: *size,
                     };
-                    match self.open(&way, &key) {
+                    match self.open(way, &key) {
                         Err(error @ (OpenError::WrongKey | OpenError::KeyFile(_))) => {
                             let words = format!("key file {}: {error}", path.display());
                             progress.warning(words.clone());
                             tried.push(words);
                             continue;
                         }
-                        result => self.outcome(&way, result, &format!("opened by key file {}", path.display())),
+                        result => self.outcome(way, result, &format!("opened by key file {}", path.display())),
                     }
                 }
             };
@@ -125,7 +142,7 @@ impl Unlocker {
     }
 
     fn is_open_now(&self, volume: &Volume) -> bool {
-        matches!(self.host.devices.volume_facts(volume).mapping, Mapping::Open(_))
+        self.host.devices.volume_facts(volume).is_open()
     }
 }
 

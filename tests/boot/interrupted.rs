@@ -53,10 +53,7 @@ fn an_interrupted_way_is_completed_by_the_next_one() {
 
     // Stopped while a question is open: the question goes, the guest is asked to stop, its volume is closed.
     host.shell_within("systemctl stop virt-unlock", secs(90));
-    assert_eq!(
-        host.run(&format!("{QUESTIONS}; dmsetup ls --target crypt")).trim(),
-        ""
-    );
+    assert_eq!(host.run(&format!("{QUESTIONS}; dmsetup ls --target crypt")).trim(), "");
     host.run("grep -q 'GUEST mailserver OFF' /var/log/guests/mailserver.log");
     assert_eq!(
         host.run("systemctl is-active virt-unlock virt-unlock-guests || true"),

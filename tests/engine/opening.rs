@@ -88,6 +88,24 @@ fn a_volume_opened_by_hand_while_its_device_is_awaited_is_taken_over() {
 }
 
 #[test]
+fn a_question_goes_when_somebody_opens_the_volume_by_hand() {
+    let (host, config) = two();
+    host.silent("raw");
+    std::thread::scope(|scope| {
+        let up = scope.spawn(|| Run::new(&host, &config).up());
+        host.wait_for_call("ask raw", 1);
+        host.set(|world| world.map("raw", true));
+        let report = up.join().unwrap();
+        assert_eq!(
+            report.volume("raw"),
+            &Outcome::Already("somebody else has opened it".to_owned())
+        );
+        report.assert_good();
+    });
+    host.assert_lawful();
+}
+
+#[test]
 fn a_damaged_header_is_said_with_its_remedy_and_nobody_is_asked() {
     let (host, config) = two();
     host.set(|world| world.volumes.get_mut("raw").unwrap().header = Err(OpenError::Header("no LUKS magic".to_owned())));

@@ -214,6 +214,24 @@ fn with_opening_elsewhere_each_domain_starts_as_its_own_volumes_come() {
 }
 
 #[test]
+fn a_guest_does_not_start_before_udev_has_made_the_node_of_its_volume() {
+    let (host, config) = (FakeHost::new(), config(&["raw"]));
+    host.volume("raw", "r").domain("on-raw", &["raw"], false);
+    host.set(|world| {
+        world.nodes_missing.insert("raw".to_owned());
+        world.map("raw", true);
+    });
+    std::thread::scope(|scope| {
+        let up = scope.spawn(|| Run::new(&host, &config).elsewhere().up());
+        host.wait_for_call("domain on-raw", 1);
+        host.set(|world| world.nodes_missing.clear());
+        up.join().unwrap().assert_good();
+    });
+    assert!(host.state_of("on-raw").is_active());
+    host.assert_lawful();
+}
+
+#[test]
 fn a_pool_that_does_not_start_is_said_and_keeps_no_guest() {
     let (host, mut config) = (FakeHost::new(), config(&["files"]));
     mount(&mut config, "files");

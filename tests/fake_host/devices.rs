@@ -40,6 +40,10 @@ impl Devices for FakeHost {
         })
     }
 
+    fn has_node(&self, volume: &Volume) -> bool {
+        self.look(|world| world.mappings.contains_key(&volume.name) && !world.nodes_missing.contains(&volume.name))
+    }
+
     fn mount_state(&self, mount: &Mount, _: &Mapping) -> MountState {
         self.look(|world| {
             world

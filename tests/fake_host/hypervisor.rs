@@ -53,7 +53,7 @@ impl World {
             return Err(HypervisorError::NotFound(format!("no domain {name}")));
         };
         for (volume, files) in &domain.needs {
-            let ready = self.is_open(volume) && (!files || self.is_mounted(volume));
+            let ready = self.is_open(volume) && !self.nodes_missing.contains(volume) && (!files || self.is_mounted(volume));
             if self.volumes.contains_key(volume) && !ready {
                 self.broken.push(format!("{name} was started before {volume} was ready"));
             }

@@ -17,6 +17,8 @@ pub struct World {
     pub volumes: BTreeMap<String, FakeVolume>,
     /// Below `/dev/mapper`: whether it is the volume, or something foreign, and its number.
     pub mappings: BTreeMap<String, (bool, DevNum)>,
+    /// Open volumes whose node udev has not made yet.
+    pub nodes_missing: BTreeSet<String>,
     /// What is mounted where, and which volume's filesystem it is.
     pub mounts: BTreeMap<PathBuf, (MountState, String)>,
     /// Mount points that stay empty though the mount says that it worked.
@@ -122,6 +124,7 @@ impl Default for World {
             volumes: BTreeMap::new(),
             mappings: BTreeMap::new(),
             mounts: BTreeMap::new(),
+            nodes_missing: BTreeSet::new(),
             mounts_that_lie: BTreeSet::new(),
             shadows: BTreeMap::new(),
             users: BTreeMap::new(),

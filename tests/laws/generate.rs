@@ -110,7 +110,15 @@ pub fn build(volumes: &[VolumeDraw], domains: &[DomainDraw]) -> Case {
             path: format!("/dev/vg0/{name}").into(),
             number: None,
         });
-        facts.volumes.insert(name, VolumeFacts { device, mapping, mount });
+        facts.volumes.insert(
+            name,
+            VolumeFacts {
+                node: matches!(mapping, Mapping::Open(_)),
+                device,
+                mapping,
+                mount,
+            },
+        );
         config.volumes.push(volume);
     }
     for (place, draw) in domains.iter().enumerate() {

@@ -93,6 +93,10 @@ impl Devices for Kernel {
         self.mapping_of(volume, device)
     }
 
+    fn has_node(&self, volume: &Volume) -> bool {
+        self.at(volume.node()).exists()
+    }
+
     fn mount_state(&self, mount: &Mount, mapping: &Mapping) -> MountState {
         self.mounted(mount, mapping)
     }

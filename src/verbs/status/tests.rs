@@ -28,6 +28,7 @@ fn status(mapping: Mapping, is_there: bool, guest: DomainState, remembered: Opti
             VolumeFacts {
                 device,
                 mapping,
+                node: true,
                 mount: MountState::None,
             },
         )]),
