@@ -34,6 +34,10 @@ const GUESTS_UNIT: &str = "virt-unlock-guests.service";
 const RUNNING_CONFIG: &str = "running.toml";
 /// How long the way down waits for a libvirt that does not answer.
 const LIBVIRT_PATIENCE: Duration = Duration::from_secs(60);
+/// libvirt's daemons that own domains: the monolithic one and the modular one.
+const DAEMONS: [&str; 2] = ["libvirtd.service", "virtqemud.service"];
+/// How often it is looked whether one of them is held up.
+const KEEPER_LOOKS: Duration = Duration::from_secs(2);
 /// A limit that somebody set on a unit is moved on for as long as the work goes on (`EXTEND_TIMEOUT_USEC=`, `sd_notify(3)`).
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
@@ -179,6 +183,7 @@ pub(super) fn guests_down(app: &App) -> Result<Verdict, Failure> {
     let _heartbeat = Heartbeat::begin()?;
     let deadline = Instant::now() + session.config.host.stop_deadline;
     let _lock = Session::lock(Part::Guests, GUESTS_UNIT, Demand::End, &events, &cancel)?;
+    let _keeper = Keeper::begin(&session)?;
     let facts = session.facts(Some(LIBVIRT_PATIENCE), &events, &cancel)?;
     if let Some(error) = &facts.libvirt_error {
         return Err(Failure::Unable(format!("{error}; no guest can be asked to stop")));
@@ -313,6 +318,32 @@ impl Ready {
 
     fn is_sent(&self) -> bool {
         self.0.look(|held| held.sent)
+    }
+}
+
+/// Sees to it, until it is dropped, that a daemon of libvirt's that is restarted just now comes back: this unit is ordered after
+/// it, so systemd would wait with it for our stop, and our stop waits for the daemon.
+struct Keeper(Cancel);
+
+impl Keeper {
+    fn begin(session: &Session) -> Result<Self, Failure> {
+        let (stop, systemd) = (Cancel::new()?, Arc::clone(&session.systemd));
+        let flag = stop.clone();
+        thread::Builder::new().name("keeper".to_owned()).spawn(move || {
+            while !flag.wait(KEEPER_LOOKS) {
+                for daemon in DAEMONS {
+                    // No such daemon here, or a shutdown: nothing to keep.
+                    let _ = systemd.start_past_order(daemon, &flag);
+                }
+            }
+        })?;
+        Ok(Self(stop))
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.raise();
     }
 }
 

@@ -44,6 +44,22 @@ impl Systemd {
     pub fn stop_unit(&self, name: &str, cancel: &Cancel) -> Result<(), BusError> {
         Bus::connect(Duration::ZERO, cancel)?.order("StopUnit", name, "replace", cancel)
     }
+
+    /// Starts a unit now whose start is held up by the order of jobs, if it is: systemd lets every stop go before a start, so a
+    /// daemon that is restarted while a unit ordered after it is being stopped comes back only after that stop, which may need the
+    /// daemon. At a shutdown systemd says no, as it should.
+    ///
+    /// # Errors
+    /// When systemd does not answer, or says no.
+    pub fn start_past_order(&self, name: &str, cancel: &Cancel) -> Result<(), BusError> {
+        let bus = Bus::connect(Duration::ZERO, cancel)?;
+        let unit = bus.unit(name, cancel)?;
+        if unit.has_job && unit.is_down() {
+            // systemctl(1), --job-mode=
+            bus.order("StartUnit", name, "ignore-dependencies", cancel)?;
+        }
+        Ok(())
+    }
 }
 
 impl Mounts for Systemd {
