@@ -120,7 +120,7 @@ pub fn bare(program: &str, args: &[&str]) -> Ran {
 }
 
 /// The characters that would move a cursor or change a colour.
-pub fn controls(text: &str) -> Vec<char> {
+pub fn controls(text: &str) -> String {
     text.chars().filter(|char| char.is_control() && *char != '\n').collect()
 }
 
