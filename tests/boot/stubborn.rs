@@ -28,6 +28,9 @@ device = "/dev/disk/by-id/virtio-late"
 device-timeout = "2min"
 unlock = [{ key-file = "/etc/key" }]
 
+[domain.mailserver]
+start = true
+
 [domain.stubborn]
 start = true
 stop-timeout = "12s"
@@ -36,9 +39,12 @@ stop-timeout = "12s"
 #[test]
 fn what_is_in_the_way_is_named_and_the_rest_goes_on() {
     let mut host = installed("stubborn", CONFIG)
+        // libvirt's own autostart would take whatever is called mail for its disk.
+        .prepare("rm /etc/libvirt/qemu/autostart/mailserver.xml")
         .prepare(&format!("printf '{PASSPHRASE}' >/etc/key; chmod 400 /etc/key"))
         .boot();
     host.console().expect("host login:", secs(120));
+    host.until("test -b /dev/vg0/stub", secs(60));
     host.run("sed -i \"s/@STUB@/$(cryptsetup luksUUID /dev/vg0/stub)/\" /etc/virt-unlock/config.toml");
 
     // A mapping of that name that is not this volume: named, not touched, everything else goes on. A device that is not there
