@@ -234,7 +234,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cleaned = dir.path().join("cleaned");
         let script = format!(
-            "trap 'kill $!; echo > {}; exit 0' TERM; sleep 3600 & echo ready; wait",
+            "trap 'kill $!; echo > {}; exit 0' TERM; sleep 3600 >/dev/null 2>&1 & echo ready; wait",
             cleaned.display()
         );
         let mut tool = ready(&script, GRACE);

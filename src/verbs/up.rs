@@ -22,6 +22,9 @@ use crate::unlock::Unlocker;
 /// A daemon that restarts is back by then; one that is not installed is not worth a longer wait.
 pub(super) const LIBVIRT_PATIENCE: Duration = Duration::from_secs(15);
 
+/// What takes everything down at a shutdown.
+const UNITS: [&str; 2] = ["virt-unlock.service", "virt-unlock-guests.service"];
+
 pub(super) fn up(app: &App, names: &[String]) -> Result<Verdict, Failure> {
     Session::need_root("up")?;
     let session = Session::begin(app, std::io::stderr().is_terminal())?;
@@ -76,6 +79,8 @@ pub(super) fn up(app: &App, names: &[String]) -> Result<Verdict, Failure> {
     }
     if good && names.is_all() {
         take_into_service(&session, &events, &cancel);
+    } else {
+        warn_without_service(&session, &events, &cancel);
     }
     Ok(good.into())
 }
@@ -124,13 +129,25 @@ pub(super) fn unlocker(session: &Session, plan: &Plan, guests: notes::WaitingGue
     Unlocker::new(&session.config, &session.host, guests, &to_open)
 }
 
+/// What was brought up in part is not given to the units: their own way up would ask for the rest. But somebody has to know.
+fn warn_without_service(session: &Session, events: &Events, cancel: &Cancel) {
+    if UNITS
+        .into_iter()
+        .any(|unit| session.systemd.is_down(unit, cancel) == Ok(true))
+    {
+        let words = "virt-unlock.service is not active, so a shutdown does not take this down in good order: use `virt-unlock down` \
+                     before it, or `systemctl start virt-unlock` (which asks for what is still closed)";
+        events.say(None, Happened::Warning(words.to_owned()));
+    }
+}
+
 /// The way back belongs to the shutdown: everything is up, so the units' own way up has nothing to do and nothing to ask, and
 /// once they are active the shutdown brings it all down in good order.
 fn take_into_service(session: &Session, events: &Events, cancel: &Cancel) {
     if !sd_notify::booted().unwrap_or(false) {
         return;
     }
-    for unit in ["virt-unlock.service", "virt-unlock-guests.service"] {
+    for unit in UNITS {
         if let Err(error) = session.systemd.start_unit(unit, cancel) {
             events.say(
                 None,

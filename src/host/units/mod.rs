@@ -45,6 +45,14 @@ impl Systemd {
         Bus::connect(Duration::ZERO, cancel)?.order("StopUnit", name, "replace", cancel)
     }
 
+    /// Whether a unit is neither active nor on its way.
+    ///
+    /// # Errors
+    /// When systemd does not answer, or says no.
+    pub fn is_down(&self, name: &str, cancel: &Cancel) -> Result<bool, BusError> {
+        Ok(Bus::connect(Duration::ZERO, cancel)?.unit(name, cancel)?.is_down())
+    }
+
     /// Starts a unit now whose start is held up by the order of jobs, if it is: systemd lets every stop go before a start, so a
     /// daemon that is restarted while a unit ordered after it is being stopped comes back only after that stop, which may need the
     /// daemon. At a shutdown systemd says no, as it should.
