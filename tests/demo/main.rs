@@ -161,7 +161,9 @@ impl fmt::Display for Found {
 
 /// Whether the console says so before the last stage of the shutdown, when systemd unmounts and closes what is left.
 fn closed_in_time(console: &str, volume: &str) -> bool {
-    let Some(last_stage) = console.rfind("Reached target shutdown.target") else { return false };
+    let Some(last_stage) = console.rfind("Reached target shutdown.target") else {
+        return false;
+    };
     // A person may have taken it down and up again before: the last word counts.
     let last = |word: &str| console[..last_stage].rfind(&format!("volume {volume}: {word}"));
     last("closed") > last("opened")
