@@ -36,9 +36,13 @@ pub(super) fn explain(users: &[User], by_hand: &str) -> String {
     if users.is_empty() {
         return format!("the kernel says busy, but no user of it can be found; `{by_hand}` tries again");
     }
-    let mut words: Vec<String> = users.iter().take(NAMED).map(one).collect();
-    if users.len() > NAMED {
-        words.push(format!("and {} more", users.len() - NAMED));
+    // Who sits in the mount is why it cannot be unmounted; the mount itself is no news.
+    let is_cause = |user: &&User| !matches!(user, User::Mounted { namespace_of: None, .. });
+    let causes: Vec<&User> = users.iter().filter(is_cause).collect();
+    let named = if causes.is_empty() { users.iter().collect() } else { causes };
+    let mut words: Vec<String> = named.iter().take(NAMED).map(|user| one(user)).collect();
+    if named.len() > NAMED {
+        words.push(format!("and {} more", named.len() - NAMED));
     }
     format!("{}; then `virt-unlock down` or `{by_hand}` tries again", words.join("; "))
 }
@@ -136,7 +140,12 @@ mod tests {
             how: "working directory",
             machine: None,
         };
-        let words = explain(&[shell], "umount /srv/vm");
+        let mounted = User::Mounted {
+            at: "/srv/vm".into(),
+            namespace_of: None,
+        };
+        let words = explain(&[shell, mounted], "umount /srv/vm");
+        assert!(!words.contains("mounted at"), "{words}");
         assert!(
             words.contains("bash (process 42) has /srv/vm as its working directory"),
             "{words}"

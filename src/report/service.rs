@@ -8,7 +8,7 @@ use sd_notify::NotifyState;
 
 use super::lines::Line;
 use super::{Board, Sink, Verbosity};
-use crate::event::{Event, Happened};
+use crate::event::{Event, Happened, Outcome};
 
 /// Where systemd-ask-password puts questions (<https://systemd.io/PASSWORD_AGENTS>).
 const QUESTIONS: &str = "/run/systemd/ask-password";
@@ -30,7 +30,12 @@ pub(super) struct Console;
 impl Sink for Console {
     fn show(&mut self, event: &Event, _board: &Board) {
         let line = Line::of(event);
-        let worth_it = matches!(event.happened, Happened::Ended(_) | Happened::Warning(_)) && line.needs <= Verbosity::Normal;
+        // What was cancelled goes on elsewhere: a terminal has taken over, or a shutdown.
+        let worth_it = match &event.happened {
+            Happened::Ended(Outcome::Cancelled) => false,
+            Happened::Ended(_) | Happened::Warning(_) => line.needs <= Verbosity::Normal,
+            _ => false,
+        };
         if !worth_it || is_question_open() {
             return;
         }

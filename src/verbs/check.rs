@@ -226,7 +226,7 @@ fn of_hidden_files(volume: &Volume, count: usize) -> Option<Finding> {
     (count > 0).then(|| {
         Finding::warning(
             format!("mount {}", volume.name),
-            format!("{at} is not mounted and not empty ({count} entries): what lies there is on the unencrypted disk"),
+            format!("{at} is not mounted and not empty ({count} files or folders): what lies there is on the unencrypted disk"),
             format!("look at {at} and move or delete what lies there"),
         )
     })

@@ -27,7 +27,10 @@ pub(super) fn status(app: &App, json: bool) -> Result<Verdict, Failure> {
         &session.config,
         &facts,
         &Record::read(Path::new(FOLDER)),
-        lock::held_by(Path::new(FOLDER), Part::Volumes).is_some(),
+        UnderWay {
+            volumes: lock::held_by(Path::new(FOLDER), Part::Volumes).is_some(),
+            guests: lock::held_by(Path::new(FOLDER), Part::Guests).is_some(),
+        },
     );
     if json {
         answer_json(&status)?;
@@ -47,6 +50,13 @@ struct Status {
     /// Why nothing is known of domains.
     #[serde(skip_serializing_if = "Option::is_none")]
     libvirt: Option<String>,
+}
+
+/// Whether somebody works on them now.
+#[derive(Clone, Copy, Debug, Default)]
+struct UnderWay {
+    volumes: bool,
+    guests: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -97,9 +107,8 @@ struct DomainStatus {
 }
 
 impl Status {
-    /// Pure: the machine's facts, with the words that the last way up or down left for what is not up. `under_way`: somebody works
-    /// on the volumes now.
-    fn of(config: &Config, facts: &Facts, record: &Record, under_way: bool) -> Self {
+    /// Pure: the machine's facts, with the words that the last way up or down left for what is not up.
+    fn of(config: &Config, facts: &Facts, record: &Record, under_way: UnderWay) -> Self {
         let placement = Placement::new(config, &facts.volumes);
         let mut domains: Vec<DomainStatus> = Vec::new();
         for domain in facts.libvirt.iter().flat_map(|libvirt| &libvirt.domains) {
@@ -122,11 +131,19 @@ impl Status {
         let volumes: Vec<VolumeStatus> = config
             .volumes
             .iter()
-            .map(|volume| VolumeStatus::of(volume, facts, &domains, record, under_way))
+            .map(|volume| VolumeStatus::of(volume, facts, &domains, record, under_way.volumes))
             .collect();
+        let is_waiting = |layer: Layer| matches!(record.of(&layer), Some(Remembered::Waiting(_)));
+        // A volume that waits says so itself. Here: what is on its way on volumes that are open.
+        let on_its_way = volumes
+            .iter()
+            .any(|volume| under_way.volumes && !volume.is_up() && is_waiting(Layer::Mount(volume.name.as_str().into())))
+            || domains
+                .iter()
+                .any(|domain| under_way.guests && !domain.is_up() && is_waiting(Layer::Domain(domain.name.as_str().into())));
         Self {
             version: 1,
-            state: State::of(&volumes, &domains, facts.libvirt_error.is_some()),
+            state: State::of(&volumes, &domains, facts.libvirt_error.is_some(), on_its_way),
             volumes,
             domains,
             libvirt: facts.libvirt_error.as_deref().map(plain),
@@ -212,10 +229,10 @@ fn row(kind: &str, name: &str, width: usize, state: &str, words: &[String]) -> S
 }
 
 impl State {
-    fn of(volumes: &[VolumeStatus], domains: &[DomainStatus], blind: bool) -> Self {
+    fn of(volumes: &[VolumeStatus], domains: &[DomainStatus], blind: bool, on_its_way: bool) -> Self {
         let is_down = |volume: &VolumeStatus| volume.state == VolumeState::Closed;
         let nothing_runs = domains.iter().all(|domain| !domain.active || domain.volumes.is_empty());
-        if volumes.iter().any(|volume| volume.state == VolumeState::Waiting) {
+        if on_its_way || volumes.iter().any(|volume| volume.state == VolumeState::Waiting) {
             Self::Waiting
         } else if volumes.iter().all(VolumeStatus::is_up) && domains.iter().all(DomainStatus::is_up) && !blind {
             Self::Up

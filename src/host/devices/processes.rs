@@ -1,7 +1,7 @@
 //! Processes that have something open on a device or on its filesystem. Root sees all of them, others see their own.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -87,7 +87,7 @@ impl Search {
             comm: read(&folder.join("comm")),
             path,
             how,
-            machine: machine_of(&read(&folder.join("cgroup"))),
+            machine: machine_of(&read(&folder.join("cgroup"))).or_else(|| guest_of(&folder.join("cmdline"))),
         })
     }
 
@@ -162,6 +162,21 @@ fn machine_of(cgroup: &str) -> Option<String> {
     parts
         .find(|part| part.starts_with("machine-") && part.strip_suffix(".scope").is_some())
         .map(str::to_owned)
+}
+
+/// The guest that a process runs by its own words, `-name guest=NAME,…` (qemu(1)): where systemd-machined is not installed, libvirt
+/// makes no scopes.
+fn guest_of(cmdline: &Path) -> Option<String> {
+    let line = fs::read(cmdline).ok()?;
+    let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+    let program = Path::new(OsStr::from_bytes(words.first()?)).file_name()?.to_str()?;
+    if !program.starts_with("qemu-system-") && program != "qemu-kvm" {
+        return None;
+    }
+    let place = words.iter().position(|word| *word == b"-name")?;
+    let name = String::from_utf8_lossy(words.get(place + 1)?).into_owned();
+    let name = name.strip_prefix("guest=").unwrap_or(&name);
+    Some(name.split(',').next().unwrap_or(name).to_owned())
 }
 
 fn read(path: &Path) -> String {
@@ -312,6 +327,24 @@ mod tests {
             machine: Some("machine-qemu\\x2d1\\x2dweb.scope".to_owned()),
         };
         assert_eq!(machine.kernel().search(search), [expected]);
+    }
+
+    #[test]
+    fn a_guest_without_a_machine_tells_its_name() {
+        let (machine, _) = machine();
+        let device = status(&machine.at("/srv/vm")).unwrap().device;
+        machine.link("/proc/42/fd/4", machine.at("/srv/vm/disk"));
+        machine.write("/proc/42/cgroup", "0::/system.slice/libvirtd.service\n");
+        let of = |cmdline: &str| {
+            machine.write("/proc/42/cmdline", cmdline);
+            match &machine.kernel().search(by_number(device))[..] {
+                [User::Process { machine, .. }] => machine.clone(),
+                other => panic!("{other:?}"),
+            }
+        };
+        let qemu = "/usr/bin/qemu-system-x86_64\0-name\0guest=web,debug-threads=on\0-S\0";
+        assert_eq!(of(qemu), Some("web".to_owned()));
+        assert_eq!(of("qemu-img\0-name\0guest=web\0"), None);
     }
 
     #[test]

@@ -49,16 +49,16 @@ fn judge(at: &Path, result: nix::Result<()>) -> Result<(), MountError> {
 /// found out it is let go: the filesystem is unmounted all the same.
 fn settle(at: &Path, cancel: &Cancel) {
     let Ok(unit) = name::of_mount(at) else { return };
-    let deadline = Instant::now() + SEEN;
-    let is_down = |bus: &Bus| Ok::<_, BusError>(bus.unit(&unit, cancel)?.is_down());
-    let Ok(bus) = Bus::connect(Duration::ZERO, cancel) else {
-        return;
-    };
-    while matches!(is_down(&bus), Ok(false)) && Instant::now() < deadline {
-        if cancel.wait(LOOK_AGAIN) {
+    let flag = cancel.clone();
+    // Late in a shutdown the message bus may take a connection and never answer.
+    let _ = aside(Some(SEEN), cancel, move || {
+        let deadline = Instant::now() + SEEN;
+        let is_down = |bus: &Bus| Ok::<_, BusError>(bus.unit(&unit, &flag)?.is_down());
+        let Ok(bus) = Bus::connect(Duration::ZERO, &flag) else {
             return;
-        }
-    }
+        };
+        while matches!(is_down(&bus), Ok(false)) && Instant::now() < deadline && !flag.wait(LOOK_AGAIN) {}
+    });
 }
 
 #[cfg(test)]

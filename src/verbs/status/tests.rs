@@ -46,7 +46,15 @@ fn status(mapping: Mapping, is_there: bool, guest: DomainState, remembered: Opti
         libvirt_error: None,
     };
     let record = remembered.map(|found| Record::from([(Layer::Volume("vm".into()), found)]));
-    Status::of(&config, &facts, &record.unwrap_or_default(), under_way)
+    Status::of(
+        &config,
+        &facts,
+        &record.unwrap_or_default(),
+        UnderWay {
+            volumes: under_way,
+            guests: under_way,
+        },
+    )
 }
 
 #[test]
@@ -149,5 +157,5 @@ fn the_table_says_what_is_not_mounted_and_how_to_mend_it() {
     };
     let found = VolumeStatus::of(&volume, &facts, &[], &Record::default(), false);
     assert_eq!(found.reason.as_deref(), Some("not mounted: `virt-unlock up` mounts it"));
-    assert_eq!(State::of(&[found], &[], false), State::Degraded);
+    assert_eq!(State::of(&[found], &[], false, false), State::Degraded);
 }
