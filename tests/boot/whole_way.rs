@@ -56,7 +56,9 @@ fn a_host_comes_up_and_goes_down() {
     );
     // The mount is the volume's own filesystem, and the pool was read after it was there.
     host.run("findmnt --noheadings -o SOURCE /srv/vm | grep -qx /dev/mapper/vm");
-    assert!(host.run("virsh vol-list vm").contains("webserver.qcow2"));
+    let pool =
+        host.run("virsh vol-list vm; virsh pool-info vm; journalctl -b -u virt-unlock-guests -o short-monotonic --no-pager");
+    assert!(pool.contains("webserver.qcow2"), "{pool}");
 
     // Both units are up, and say so in one line; a second `up` changes nothing.
     host.until("virt-unlock status", secs(30));
