@@ -8,7 +8,7 @@ use super::walk::Hands;
 use crate::cancel::Cancel;
 use crate::config::{Config, DomainConfig, OnStopTimeout, Volume};
 use crate::event::{Outcome, Progress};
-use crate::facts::{DomainState, Facts};
+use crate::facts::{DomainState, Facts, Mapping, MountState};
 use crate::host::{CloseError, Host, Hypervisor, HypervisorError, MountError, ShutdownMode, User};
 use crate::pace::Pace;
 use crate::plan::{Action, Step};
@@ -97,11 +97,15 @@ impl<'a> Down<'a> {
             progress,
             cancel,
             &format!("umount {}", mount.at.display()),
-            || match self.host.mounts.unmount(mount, cancel) {
-                Ok(()) => Some(Outcome::Done(format!("unmounted from {}", mount.at.display()))),
-                Err(MountError::Busy) => None,
-                Err(MountError::Cancelled) => Some(Outcome::Cancelled),
-                Err(error) => Some(Outcome::Failed(error.to_string())),
+            || match self.host.devices.volume_facts(volume).mount {
+                MountState::None => Some(Outcome::Already("not mounted any more".to_owned())),
+                MountState::Foreign(words) => Some(Outcome::Left(format!("not ours to unmount: {words}"))),
+                MountState::Ours => match self.host.mounts.unmount(mount, cancel) {
+                    Ok(()) => Some(Outcome::Done(format!("unmounted from {}", mount.at.display()))),
+                    Err(MountError::Busy) => None,
+                    Err(MountError::Cancelled) => Some(Outcome::Cancelled),
+                    Err(error) => Some(Outcome::Failed(error.to_string())),
+                },
             },
         )
     }
@@ -113,16 +117,21 @@ impl<'a> Down<'a> {
             progress,
             cancel,
             &format!("cryptsetup close {}", volume.name),
-            || match self.host.volumes.close(&volume.name, cancel) {
-                Ok(()) => Some(Outcome::Done("closed".to_owned())),
-                Err(CloseError::Busy) => None,
-                Err(CloseError::Cancelled) => Some(Outcome::Cancelled),
-                Err(error) => Some(Outcome::Failed(format!("cannot be closed: {error}"))),
+            || match self.host.devices.volume_facts(volume).mapping {
+                Mapping::None => Some(Outcome::Already("closed already".to_owned())),
+                Mapping::Foreign(words) => Some(Outcome::Left(format!("not ours to close: {words}"))),
+                Mapping::Open(_) => match self.host.volumes.close(&volume.name, cancel) {
+                    Ok(()) => Some(Outcome::Done("closed".to_owned())),
+                    Err(CloseError::Busy) => None,
+                    Err(CloseError::Cancelled) => Some(Outcome::Cancelled),
+                    Err(error) => Some(Outcome::Failed(format!("cannot be closed: {error}"))),
+                },
             },
         )
     }
 
-    /// Tries until it is not busy any more: while a guest uses it, as long as the whole way may take; otherwise a little.
+    /// Tries until it is not busy any more: while a guest uses it, as long as the whole way may take; otherwise a little. Each
+    /// `attempt` looks first whether it is still ours: guests have taken their time since the plan was made.
     fn once_free(
         &self,
         volume: &Volume,

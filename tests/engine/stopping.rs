@@ -269,3 +269,31 @@ fn an_agent_that_does_not_answer_costs_no_request() {
         "button on-raw"
     );
 }
+
+/// While a guest takes its time to stop, somebody closes a volume by hand and uses its name, or its mount point, for something else.
+#[test]
+fn what_became_foreign_since_the_plan_is_left_alone() {
+    let (host, config) = up();
+    hears(&host, "on-raw", Hears::Nothing);
+    hears(&host, "on-files", Hears::Nothing);
+    std::thread::scope(|scope| {
+        let down = scope.spawn(|| Run::new(&host, &config).down());
+        host.wait_for_call("button on-raw", 1);
+        host.wait_for_call("button on-files", 1);
+        host.set(|world| {
+            world.map("raw", false);
+            let at = std::path::PathBuf::from("/srv/files");
+            let foreign = MountState::Foreign("a tmpfs".to_owned());
+            world.mounts.insert(at, (foreign, "other".to_owned()));
+            for domain in world.domains.values_mut() {
+                domain.state = DomainState::ShutOff;
+            }
+        });
+        let report = down.join().unwrap();
+        let left = |outcome: &Outcome, part: &str| matches!(outcome, Outcome::Left(words) if words.contains(part));
+        assert!(left(report.volume("raw"), "not this volume"), "{report:?}");
+        assert!(left(report.mount("files"), "a tmpfs"), "{report:?}");
+    });
+    host.assert_lawful();
+    assert_eq!((host.count("close raw"), host.count("unmount /srv/files")), (0, 0));
+}
