@@ -3,6 +3,7 @@
 mod check;
 mod down;
 mod failure;
+mod in_force;
 mod notes;
 mod plan;
 mod service;

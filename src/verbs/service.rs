@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
+use super::in_force::in_force;
 use super::session::Session;
 use super::up::{is_of_volumes, unlocker};
 use super::{App, Failure, Verdict, notes};
 use crate::cancel::Cancel;
+use crate::config;
 use crate::engine::down::Down;
 use crate::engine::up::{Opening, Up};
 use crate::engine::{Summary, walk};
@@ -209,13 +211,14 @@ fn say_end(events: &Events, summary: &Summary, good: &str, bad: &str) {
     events.say(None, happened);
 }
 
-/// For the way down: the configuration as it is, or, if somebody has just broken it, as it was on the way up.
+/// For the way down: the configuration as it is, with what is open by that of the way up and was taken out or changed since; or, if
+/// somebody has just broken it, the one of the way up.
 fn session_of_running(app: &App) -> Result<Session, Failure> {
+    let kept = running_config();
     let failure = match Session::begin(app, false) {
         Err(failure @ Failure::Config(_)) => failure,
-        other => return other,
+        other => return Ok(with_forgotten(other?, &kept)),
     };
-    let kept = running_config();
     if !kept.exists() {
         return Err(failure);
     }
@@ -225,6 +228,23 @@ fn session_of_running(app: &App) -> Result<Session, Failure> {
         kept.display()
     ));
     Session::with_config(app, Some(&kept), false)
+}
+
+fn with_forgotten(mut session: Session, kept: &Path) -> Session {
+    // It was right when it was kept; one that another version of this program wrote is no help.
+    let Ok(loaded) = config::load(Some(kept)) else {
+        return session;
+    };
+    let devices = Arc::clone(&session.host.devices);
+    let (config, forgotten) = in_force(session.config, &loaded.config, |volume| devices.volume_facts(volume));
+    session.config = config;
+    for name in forgotten {
+        complain(&format!(
+            "<4>volume {name} is open, but not as the configuration has it now: going down by the one of the way up, {}",
+            kept.display()
+        ));
+    }
+    session
 }
 
 fn keep_configuration(session: &Session) {
