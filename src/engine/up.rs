@@ -140,7 +140,13 @@ impl<'a> Up<'a> {
         progress.working("starting");
         match self.patiently(progress, cancel, || hypervisor.start(uuid, cancel)) {
             Ok(()) => Outcome::Done("started".to_owned()),
-            Err(HypervisorError::Cancelled) => Outcome::Cancelled,
+            Err(HypervisorError::Cancelled) => {
+                // The lock is held until it is known what became of it: the way down that waits for it must see this guest.
+                if let Ok(never) = Cancel::new() {
+                    let _ = hypervisor.state(uuid, &never);
+                }
+                Outcome::Cancelled
+            }
             Err(error) => Outcome::Failed(format!("{error}; `virsh start {name}` tries again")),
         }
     }

@@ -262,7 +262,8 @@ pub trait Hypervisor: Send + Sync {
     /// One domain, as [`Hypervisor::facts`] has it; `None`: there is no such domain (any more). By UUID.
     fn domain(&self, uuid: &str, cancel: &Cancel) -> Result<Option<DomainFacts>, HypervisorError>;
 
-    /// A domain's state; `None`: there is no such domain (any more). By UUID.
+    /// A domain's state; `None`: there is no such domain (any more). By UUID. A start that was cancelled in the middle, and that
+    /// libvirt goes on with, is waited for first.
     fn state(&self, uuid: &str, cancel: &Cancel) -> Result<Option<DomainState>, HypervisorError>;
 
     /// Starts a domain. `Ok` too if it runs already.

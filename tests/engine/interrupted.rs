@@ -109,6 +109,28 @@ fn an_interrupted_up_can_be_taken_down() {
     }
 }
 
+/// libvirt goes on with a start that nobody waits for any more. Who comes next (the way down) must not see the guest as off, and so
+/// not stop it.
+#[test]
+fn a_start_that_is_cancelled_in_the_middle_is_seen_through() {
+    let (host, config) = (FakeHost::new(), config(&["raw"]));
+    host.volume("raw", "r").domain("web", &["raw"], false).hold("start web");
+    let run = Run::new(&host, &config);
+    std::thread::scope(|scope| {
+        let up = scope.spawn(|| run.up());
+        host.wait_for_call("start web", 1);
+        run.cancel.raise();
+        host.wait_for_call("state web", 1);
+        assert!(!up.is_finished());
+        host.release("start web");
+        assert_eq!(up.join().unwrap().domain("web"), &Outcome::Cancelled);
+    });
+    assert!(host.state_of("web").is_active());
+    Run::new(&host, &config).down().assert_good();
+    assert!(!host.state_of("web").is_active());
+    host.assert_lawful();
+}
+
 #[test]
 fn nothing_begins_once_it_is_cancelled() {
     let (host, config) = host();

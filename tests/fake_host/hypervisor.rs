@@ -116,13 +116,25 @@ impl Hypervisor for FakeHost {
     fn state(&self, uuid: &str, cancel: &Cancel) -> Result<Option<DomainState>> {
         let name = name_of(uuid);
         self.call(&format!("state {name}"), cancel, |world| {
+            if world.left_behind.contains(name) && world.held.contains(&format!("start {name}")) {
+                return None;
+            }
+            if world.left_behind.remove(name) {
+                let _ = world.start(name);
+            }
             Some(world.answers().map(|()| world.domains.get(name).map(|domain| domain.state)))
         })
     }
 
     fn start(&self, uuid: &str, cancel: &Cancel) -> Result<()> {
         let name = name_of(uuid);
-        self.call(&format!("start {name}"), cancel, |world| Some(world.start(name)))
+        let call = format!("start {name}");
+        let result = self.call(&call, cancel, |world| Some(world.start(name)));
+        if result == Err(HypervisorError::Cancelled) {
+            self.0
+                .update(|world| world.held.contains(&call).then(|| world.left_behind.insert(name.to_owned())));
+        }
+        result
     }
 
     fn resume(&self, uuid: &str, cancel: &Cancel) -> Result<()> {

@@ -56,6 +56,8 @@ pub struct World {
     pub questions: Vec<String>,
     pub(super) faults: BTreeMap<String, VecDeque<Fault>>,
     pub(super) held: BTreeSet<String>,
+    /// Domains whose start was cancelled in the middle: libvirt goes on with it.
+    pub(super) left_behind: BTreeSet<String>,
     /// Raises the flag at the call of this number (from 0), before it does anything or after it is done.
     pub cancel_at: Option<(usize, bool, Cancel)>,
     /// How many calls there were.
@@ -145,6 +147,7 @@ impl Default for World {
             questions: Vec::new(),
             faults: BTreeMap::new(),
             held: BTreeSet::new(),
+            left_behind: BTreeSet::new(),
             cancel_at: None,
             calls: 0,
             log: Vec::new(),
