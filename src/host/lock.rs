@@ -3,15 +3,16 @@
 //!
 //! Record locks of fcntl(2): the kernel tells who holds one (`F_GETLK`), and takes it back however that process ends.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::{major, minor};
 use nix::unistd::Pid;
 
 use crate::cancel::Cancel;
@@ -20,6 +21,9 @@ use crate::cancel::Cancel;
 pub const FOLDER: &str = "/run/virt-unlock";
 /// How often somebody who waits looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Nobody else's: who may only read a file may take a shared lock on it all the same, and keep us from ours for ever.
+const MODE: u32 = 0o600;
 
 /// What a lock guards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,12 +142,18 @@ pub fn acquire(
     Ok(Lock { _file: file })
 }
 
-/// Who holds the lock of `part` now, if anybody does and this process may look. Not for a process that holds a lock itself:
+/// Who holds the lock of `part` now, if anybody does; an ordinary user may ask too. Not for a process that holds a lock itself:
 /// closing the file would let it go.
 pub fn held_by(folder: &Path, part: Part) -> Option<Holder> {
     let path = folder.join(part.file());
-    let file = File::open(&path).ok()?;
-    let pid = holder(&file)?;
+    let pid = match File::open(&path) {
+        Ok(file) => holder(&file)?,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let found = fs::metadata(&path).ok()?;
+            listed_holder(&fs::read_to_string("/proc/locks").ok()?, found.dev(), found.ino())?
+        }
+        Err(_) => return None,
+    };
     Some(Holder {
         pid,
         what: describe(&path, pid),
@@ -151,15 +161,16 @@ pub fn held_by(folder: &Path, part: Part) -> Option<Holder> {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
+    let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
-        // Others may see who holds it (F_GETLK needs the file open), and nothing more.
-        .mode(0o644)
+        .mode(MODE)
         .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).bits())
-        .open(path)
+        .open(path)?;
+    file.set_permissions(Permissions::from_mode(MODE))?;
+    Ok(file)
 }
 
 /// The whole file, for writing.
@@ -189,6 +200,20 @@ fn holder(file: &File) -> Option<i32> {
     let mut found = whole_file();
     fcntl(file, FcntlArg::F_GETLK(&mut found)).ok()?;
     (i32::from(found.l_type) != libc::F_UNLCK && found.l_pid > 0).then_some(found.l_pid)
+}
+
+/// Who holds a lock on the file of this device and number, by the kernel's list (proc_locks(5)):
+/// `1: POSIX  ADVISORY  WRITE 4711 00:1a:1234 0 EOF`.
+fn listed_holder(list: &str, device: u64, number: u64) -> Option<i32> {
+    let file = format!("{:02x}:{:02x}:{number}", major(device), minor(device));
+    list.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            // A second word of "->" is one that waits.
+            [_, "POSIX", _, "WRITE", pid, at, ..] if at == file => pid.parse().ok().filter(|pid| *pid > 0),
+            _ => None,
+        }
+    })
 }
 
 /// What the holder wrote, where it is this one that wrote it; else its command line.
@@ -300,6 +325,35 @@ mod tests {
                 assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, ASKED_TWICE));
             }
         }
+    }
+
+    /// Who may open the file for reading may take a shared lock on it, and keep everybody else from theirs for ever.
+    #[test]
+    fn nobody_else_can_open_a_lock_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (lock, next) = (folder.path().join("volumes.lock"), folder.path().join("volumes.next"));
+        for file in [&lock, &next] {
+            fs::write(file, "").unwrap();
+            fs::set_permissions(file, Permissions::from_mode(0o644)).unwrap();
+        }
+        for _ in 0..2 {
+            let _lock = take(folder.path(), &Cancel::new().unwrap(), &mut Vec::new()).unwrap();
+            for file in [&lock, &next] {
+                assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+            }
+            fs::remove_file(&next).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_kernel_s_list_tells_who_holds_a_lock() {
+        let list = "1: FLOCK  ADVISORY  WRITE 7 00:1a:1234 0 EOF\n\
+                    2: POSIX  ADVISORY  WRITE 8 00:1a:12345 0 EOF\n\
+                    3: POSIX  ADVISORY  WRITE 9 00:1a:1234 0 EOF\n\
+                    3: -> POSIX  ADVISORY  WRITE 10 00:1a:99 0 EOF\n";
+        let device = nix::sys::stat::makedev(0, 0x1a);
+        assert_eq!(listed_holder(list, device, 1234), Some(9));
+        assert_eq!(listed_holder(list, device, 99), None);
     }
 
     #[test]
