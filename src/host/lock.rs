@@ -240,13 +240,17 @@ fn send(pid: i32, demand: Demand) {
     };
     // Whoever holds a lock handles both signals from before it has it. One that ended meanwhile needs no asking.
     let _ = kill(Pid::from_raw(pid), signal);
+    if demand == Demand::End {
+        // One that was stopped by its terminal (Ctrl+Z) hears nothing before it goes on.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use nix::sys::signal::SigSet;
-    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
     use nix::unistd::{ForkResult, fork};
 
     fn take(folder: &Path, cancel: &Cancel, seen: &mut Vec<Holder>) -> Result<Lock, LockError> {
@@ -323,6 +327,41 @@ mod tests {
                 let lock = acquire(folder.path(), Part::Volumes, "a test", Demand::Yield, |_| (), &cancel);
                 assert!(lock.is_ok());
                 assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, ASKED_TWICE));
+            }
+        }
+    }
+
+    /// Ctrl+Z at a `virt-unlock up`, and then a shutdown.
+    #[test]
+    fn one_that_its_terminal_stopped_ends_when_it_is_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cancel, ready) = (Cancel::new().unwrap(), Cancel::new().unwrap());
+        // SAFETY: the child only locks and stops, and is ended by the signal.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                let _held = take(folder.path(), &cancel, &mut Vec::new());
+                let _ = nix::sys::signal::raise(Signal::SIGSTOP);
+                cancel.wait(Duration::from_secs(600));
+                // SAFETY: ends the forked child without running the parent's destructors.
+                unsafe { libc::_exit(0) }
+            }
+            ForkResult::Parent { child } => {
+                let stopped = waitpid(child, Some(WaitPidFlag::WUNTRACED)).unwrap();
+                assert_eq!(stopped, WaitStatus::Stopped(child, Signal::SIGSTOP));
+                let acquired = std::thread::scope(|scope| {
+                    let watch = scope.spawn(|| {
+                        !ready.wait(Duration::from_secs(20)) && {
+                            cancel.raise();
+                            true
+                        }
+                    });
+                    let lock = acquire(folder.path(), Part::Volumes, "a test", Demand::End, |_| (), &cancel);
+                    ready.raise();
+                    let _ = kill(child, Signal::SIGKILL);
+                    !watch.join().unwrap() && lock.is_ok()
+                });
+                waitpid(child, None).unwrap();
+                assert!(acquired, "it was never heard");
             }
         }
     }
