@@ -89,8 +89,21 @@ pub enum MountState {
 pub struct LibvirtFacts {
     /// All its domains.
     pub domains: Vec<DomainFacts>,
-    /// Its storage pools: name and whether each is active.
-    pub pools: BTreeMap<String, bool>,
+    /// Its storage pools, by name.
+    pub pools: BTreeMap<String, PoolState>,
+}
+
+/// A storage pool's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolState {
+    /// Not active.
+    Inactive,
+    /// Active, but it has read another filesystem than the one that is in its folder now. libvirt's daemon takes each folder that
+    /// exists for an active pool when it starts (`virStorageBackendFileSystemCheck`), so this is how a pool begins whose mount
+    /// comes later.
+    Stale,
+    /// Active.
+    Active,
 }
 
 /// A libvirt domain.

@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(Secret::read_from(&mut &b""[..], 12).unwrap().expose(), b"");
     }
 
-    /// Whether the page of this address is locked (`lo` among the `VmFlags` of proc_pid_smaps(5)).
+    /// Whether the page of this address is locked (`lo` among the `VmFlags` of `proc_pid_smaps(5)`).
     fn is_locked(at: *const u8) -> bool {
         let (smaps, at) = (std::fs::read_to_string("/proc/self/smaps").unwrap(), at.addr());
         let mut inside = false;

@@ -202,7 +202,7 @@ fn holder(file: &File) -> Option<i32> {
     (i32::from(found.l_type) != libc::F_UNLCK && found.l_pid > 0).then_some(found.l_pid)
 }
 
-/// Who holds a lock on the file of this device and number, by the kernel's list (proc_locks(5)):
+/// Who holds a lock on the file of this device and number, by the kernel's list (`proc_locks(5)`):
 /// `1: POSIX  ADVISORY  WRITE 4711 00:1a:1234 0 EOF`.
 fn listed_holder(list: &str, device: u64, number: u64) -> Option<i32> {
     let file = format!("{:02x}:{:02x}:{number}", major(device), minor(device));

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use nix::sys::statvfs::statvfs;
 use virt::connect::Connect;
 use virt::domain::{self, Domain};
 use virt::error::{Error, ErrorNumber};
 use virt::storage_pool::StoragePool;
 use virt::sys;
-use virt_unlock::facts::{DomainFacts, DomainState, LibvirtFacts};
+use virt_unlock::facts::{DomainFacts, DomainState, LibvirtFacts, PoolState};
 use virt_unlock::host::domain_xml::{DomainXml, Place, PoolXml};
 
 use super::{errors, sources};
@@ -105,16 +106,16 @@ impl<'a> Pools<'a> {
         Self { connection, known }
     }
 
-    /// Each pool's name, and whether it is active.
-    fn list(&self) -> Result<BTreeMap<String, bool>, Error> {
+    /// Each pool's name and state.
+    fn list(&self) -> Result<BTreeMap<String, PoolState>, Error> {
         let found = match self.connection.list_all_storage_pools(0) {
             Err(error) if errors::has_no_storage(&error) => return Ok(BTreeMap::new()),
             found => found?,
         };
         let mut pools = BTreeMap::new();
         for pool in found {
-            match pool.is_active() {
-                Ok(is_active) => pools.insert(pool.name()?, is_active),
+            match state_of(&pool) {
+                Ok(state) => pools.insert(pool.name()?, state),
                 Err(error) if error.code().is(ErrorNumber::NoStoragePool) => continue,
                 Err(error) => return Err(error),
             };
@@ -159,6 +160,24 @@ impl<'a> Pools<'a> {
             handle,
         }))
     }
+}
+
+/// Whether a pool is active, and has read the filesystem that is there: a refresh leaves the size of that one as its capacity
+/// (`virStorageBackendRefreshLocal`).
+fn state_of(pool: &StoragePool) -> Result<PoolState, Error> {
+    if !pool.is_active()? {
+        return Ok(PoolState::Inactive);
+    }
+    let definition = PoolXml::parse(&pool.xml_desc(0)?).unwrap_or_default();
+    // A pool of another kind mounts or finds for itself what it has; a server that does not answer must not be asked here.
+    let Some(target) = definition.target.filter(|_| definition.kind == "dir") else {
+        return Ok(PoolState::Active);
+    };
+    let size = statvfs(&target).map(|found| found.blocks().saturating_mul(found.fragment_size()));
+    Ok(match size {
+        Ok(size) if size != pool.info()?.capacity => PoolState::Stale,
+        _ => PoolState::Active,
+    })
 }
 
 fn is_absent(error: &Error) -> bool {

@@ -7,6 +7,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
+use virt_unlock::facts::PoolState;
+
 use super::*;
 
 const WEB: &str = "6695eb01-f6a4-8304-79aa-97f2502e193f";
@@ -57,7 +59,10 @@ impl Node {
 fn facts_have_domains_and_pools() {
     let node = node();
     let facts = node.libvirt.facts(&node.cancel).unwrap();
-    assert_eq!(facts.pools.iter().collect::<Vec<_>>(), [(&"vms".to_owned(), &true)]);
+    assert_eq!(
+        facts.pools.iter().collect::<Vec<_>>(),
+        [(&"vms".to_owned(), &PoolState::Active)]
+    );
     let domain = |name: &str| facts.domains.iter().find(|domain| domain.name == name).unwrap();
     let (web, off) = (domain("web"), domain("off"));
     assert_eq!(
@@ -81,13 +86,13 @@ fn a_pool_that_is_stopped_still_tells_its_folder() {
     let node = node();
     for _ in 0..2 {
         node.libvirt.stop_pool("vms", &node.cancel).unwrap();
-        assert!(!node.libvirt.facts(&node.cancel).unwrap().pools["vms"]);
+        assert_eq!(node.libvirt.facts(&node.cancel).unwrap().pools["vms"], PoolState::Inactive);
     }
     let web = node.libvirt.domain(WEB, &node.cancel).unwrap().unwrap();
     assert_eq!(web.sources[0].path, Path::new("/srv/vm/web.qcow2"));
     for _ in 0..2 {
         node.libvirt.start_pool("vms", &node.cancel).unwrap();
-        assert!(node.libvirt.facts(&node.cancel).unwrap().pools["vms"]);
+        assert_eq!(node.libvirt.facts(&node.cancel).unwrap().pools["vms"], PoolState::Active);
     }
     node.libvirt.stop_pool("other", &node.cancel).unwrap();
     let error = node.libvirt.start_pool("other", &node.cancel).unwrap_err();

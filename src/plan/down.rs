@@ -1,7 +1,7 @@
 //! The way down: the same graph, walked backwards.
 
 use super::{Action, Direction, Names, Plan, Step, UnknownName, Wait};
-use crate::facts::{Facts, Mapping, MountState};
+use crate::facts::{Facts, Mapping, MountState, PoolState};
 use crate::graph::{Graph, Layer, Need};
 
 /// What `down` has to do.
@@ -63,7 +63,7 @@ fn judge(facts: &Facts, layer: &Layer) -> (Action, String) {
             _ => (Action::Nothing, "not mounted".to_owned()),
         },
         Layer::Pool(name) => match facts.libvirt.as_ref().and_then(|libvirt| libvirt.pools.get(&**name)) {
-            Some(true) => (Action::StopPool, "active".to_owned()),
+            Some(PoolState::Active | PoolState::Stale) => (Action::StopPool, "active".to_owned()),
             _ => (Action::Nothing, "not active".to_owned()),
         },
         Layer::Domain(name) => {

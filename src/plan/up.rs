@@ -2,7 +2,7 @@
 
 use super::{Action, Direction, Names, Plan, Step, UnknownName, Wait};
 use crate::config::{Config, Start};
-use crate::facts::{DomainFacts, Facts, Mapping, MountState};
+use crate::facts::{DomainFacts, Facts, Mapping, MountState, PoolState};
 use crate::graph::{Graph, Layer, Need};
 
 /// What `up` has to do.
@@ -115,8 +115,9 @@ fn mount(config: &Config, facts: &Facts, name: &str) -> (Action, String) {
 
 fn pool(facts: &Facts, name: &str) -> (Action, String) {
     match facts.libvirt.as_ref().and_then(|libvirt| libvirt.pools.get(name)) {
-        Some(true) => (Action::StartPool, "is active".to_owned()),
-        Some(false) => (Action::StartPool, "is not active".to_owned()),
+        Some(PoolState::Active) => (Action::StartPool, "is active".to_owned()),
+        Some(PoolState::Stale) => (Action::StartPool, "has read its folder before the mount".to_owned()),
+        Some(PoolState::Inactive) => (Action::StartPool, "is not active".to_owned()),
         None => (Action::Blocked, "libvirt has no such pool (virsh pool-list --all)".to_owned()),
     }
 }
@@ -125,7 +126,7 @@ fn is_active(facts: &Facts, pool: &Layer) -> bool {
     facts
         .libvirt
         .as_ref()
-        .is_some_and(|libvirt| libvirt.pools.get(pool.name()) == Some(&true))
+        .is_some_and(|libvirt| libvirt.pools.get(pool.name()) == Some(&PoolState::Active))
 }
 
 fn domain(config: &Config, found: &DomainFacts, names: &Names) -> (Action, String) {

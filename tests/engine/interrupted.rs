@@ -22,7 +22,9 @@ fn host() -> (FakeHost, Config) {
     }
     table(&mut config, "second").after = vec!["first".to_owned()];
     host.set(|world| {
-        world.pools.insert("images".to_owned(), false);
+        world
+            .pools
+            .insert("images".to_owned(), virt_unlock::facts::PoolState::Inactive);
     });
     (host, config)
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use virt_unlock::event::Outcome;
-use virt_unlock::facts::{DevNum, MountState};
+use virt_unlock::facts::{DevNum, MountState, PoolState};
 use virt_unlock::graph::Layer;
 use virt_unlock::host::{MountError, OpenError};
 
@@ -25,7 +25,7 @@ fn the_whole_way_up_and_back() {
     let (host, mut config) = two();
     edit(&mut config, "files").pools = vec!["images".to_owned()];
     host.set(|world| {
-        world.pools.insert("images".to_owned(), false);
+        world.pools.insert("images".to_owned(), PoolState::Inactive);
     });
     let before = host.shape();
     Run::new(&host, &config).up().assert_good();

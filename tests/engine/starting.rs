@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use virt_unlock::config::Start;
 use virt_unlock::event::Outcome;
-use virt_unlock::facts::DomainState;
+use virt_unlock::facts::{DomainState, PoolState};
 use virt_unlock::graph::Layer;
 use virt_unlock::host::HypervisorError;
 
@@ -65,7 +65,7 @@ fn a_daemon_that_restarts_in_the_middle_is_waited_for() {
     mount(&mut config, "mail");
     edit(&mut config, "mail").pools = vec!["images".to_owned()];
     host.set(|world| {
-        world.pools.insert("images".to_owned(), false);
+        world.pools.insert("images".to_owned(), PoolState::Inactive);
     });
     host.hold("open mail");
     std::thread::scope(|scope| {
@@ -232,6 +232,24 @@ fn a_guest_does_not_start_before_udev_has_made_the_node_of_its_volume() {
 }
 
 #[test]
+fn a_pool_that_read_its_folder_before_the_mount_reads_it_again() {
+    let (host, mut config) = (FakeHost::new(), config(&["files"]));
+    mount(&mut config, "files");
+    edit(&mut config, "files").pools = vec!["images".to_owned()];
+    host.volume("files", "f").domain("web", &["files"], true);
+    // Everything is up but that: libvirt's daemon started before the mount, this run plans after it.
+    host.set(|world| {
+        world.map("files", true);
+        world.mount("files");
+        world.pools.insert("images".to_owned(), PoolState::Stale);
+    });
+    Run::new(&host, &config).up().assert_good();
+    assert_eq!(host.count("start pool images"), 1);
+    Run::new(&host, &config).up().assert_good();
+    assert_eq!(host.count("start pool images"), 1, "what it has read is not read again");
+}
+
+#[test]
 fn a_pool_that_does_not_start_is_said_and_keeps_no_guest() {
     let (host, mut config) = (FakeHost::new(), config(&["files"]));
     mount(&mut config, "files");
@@ -240,7 +258,7 @@ fn a_pool_that_does_not_start_is_said_and_keeps_no_guest() {
         .domain("web", &["files"], true)
         .fault("start pool images", refused());
     host.set(|world| {
-        world.pools.insert("images".to_owned(), false);
+        world.pools.insert("images".to_owned(), PoolState::Inactive);
     });
     let report = Run::new(&host, &config).up();
     assert_eq!(

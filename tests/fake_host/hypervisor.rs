@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use virt_unlock::cancel::Cancel;
-use virt_unlock::facts::{DomainFacts, DomainState, LibvirtFacts, Source};
+use virt_unlock::facts::{DomainFacts, DomainState, LibvirtFacts, PoolState, Source};
 use virt_unlock::host::{Hypervisor, HypervisorError, ShutdownMode};
 
 use super::FakeHost;
@@ -170,7 +170,7 @@ impl Hypervisor for FakeHost {
         self.call(&format!("start pool {name}"), cancel, |world| {
             let answer = world.answers();
             if answer.is_ok() {
-                world.pools.insert(name.to_owned(), true);
+                world.pools.insert(name.to_owned(), PoolState::Active);
             }
             Some(answer)
         })
@@ -180,7 +180,7 @@ impl Hypervisor for FakeHost {
         self.call(&format!("stop pool {name}"), cancel, |world| {
             let answer = world.answers();
             if answer.is_ok() {
-                world.pools.insert(name.to_owned(), false);
+                world.pools.insert(name.to_owned(), PoolState::Inactive);
             }
             Some(answer)
         })

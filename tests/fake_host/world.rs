@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
 use virt_unlock::cancel::Cancel;
-use virt_unlock::facts::{DevNum, DomainState, MountState};
+use virt_unlock::facts::{DevNum, DomainState, MountState, PoolState};
 use virt_unlock::host::{CloseError, Header, OpenError, User};
 use virt_unlock::secret::Secret;
 
@@ -32,7 +32,7 @@ pub struct World {
     /// How many more looks at a volume's users until they leave by themselves.
     pub users_leave_after: BTreeMap<String, usize>,
     /// libvirt's pools.
-    pub pools: BTreeMap<String, bool>,
+    pub pools: BTreeMap<String, PoolState>,
     /// libvirt's domains. The UUID is `uuid-of-NAME`.
     pub domains: BTreeMap<String, FakeDomain>,
     /// libvirt does not answer for so many more calls.

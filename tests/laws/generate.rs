@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use virt_unlock::config::{Config, DeviceSpec, DomainConfig, Mount, Start, Volume};
 use virt_unlock::facts::{
-    DevNum, Device, DomainFacts, DomainState, Facts, LibvirtFacts, Mapping, MountState, Source, VolumeFacts,
+    DevNum, Device, DomainFacts, DomainState, Facts, LibvirtFacts, Mapping, MountState, PoolState, Source, VolumeFacts,
 };
 use virt_unlock::graph::{self, Graph, Layer};
 use virt_unlock::plan::{self, Names, Plan};
@@ -103,7 +103,12 @@ pub fn build(volumes: &[VolumeDraw], domains: &[DomainDraw]) -> Case {
             }
             if draw.pool {
                 volume.pools = vec![format!("p{place}")];
-                libvirt.pools.insert(format!("p{place}"), mount == MountState::Ours);
+                let state = if mount == MountState::Ours {
+                    PoolState::Active
+                } else {
+                    PoolState::Inactive
+                };
+                libvirt.pools.insert(format!("p{place}"), state);
             }
         }
         let device = draw.there.then(|| Device {
@@ -234,6 +239,6 @@ pub fn all_up(case: &Case) -> Facts {
         .domains
         .iter_mut()
         .for_each(|domain| domain.state = DomainState::Running);
-    libvirt.pools.values_mut().for_each(|active| *active = true);
+    libvirt.pools.values_mut().for_each(|state| *state = PoolState::Active);
     facts
 }

@@ -30,7 +30,13 @@ fn host_of(case: &Case) -> FakeHost {
                 .collect();
         });
     }
-    host.set(|world| world.pools = libvirt.pools.keys().map(|name| (name.clone(), false)).collect());
+    host.set(|world| {
+        world.pools = libvirt
+            .pools
+            .keys()
+            .map(|name| (name.clone(), virt_unlock::facts::PoolState::Inactive))
+            .collect();
+    });
     host
 }
 
