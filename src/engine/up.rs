@@ -127,15 +127,20 @@ impl<'a> Up<'a> {
         let Some(uuid) = self.uuids.get(name) else {
             return Outcome::Failed("libvirt has no such domain".to_owned());
         };
-        // Read again: its definition may have changed while it waited, and a backing chain can be read only once it is mounted.
-        let found = match self.patiently(progress, cancel, || hypervisor.domain(uuid, cancel)) {
-            Ok(Some(found)) => found,
-            Ok(None) => return Outcome::Failed("libvirt has no such domain any more".to_owned()),
-            Err(HypervisorError::Cancelled) => return Outcome::Cancelled,
-            Err(error) => return Outcome::Failed(error.to_string()),
-        };
-        if let Err(outcome) = self.await_disks(&found, progress, cancel) {
-            return outcome;
+        loop {
+            // Read again: its definition may have changed while it waited, and each image of a backing chain can be read only once
+            // the volume that it lies on is mounted.
+            let found = match self.patiently(progress, cancel, || hypervisor.domain(uuid, cancel)) {
+                Ok(Some(found)) => found,
+                Ok(None) => return Outcome::Failed("libvirt has no such domain any more".to_owned()),
+                Err(HypervisorError::Cancelled) => return Outcome::Cancelled,
+                Err(error) => return Outcome::Failed(error.to_string()),
+            };
+            match self.await_disks(&found, progress, cancel) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(outcome) => return outcome,
+            }
         }
         progress.working("starting");
         match self.patiently(progress, cancel, || hypervisor.start(uuid, cancel)) {
@@ -152,8 +157,9 @@ impl<'a> Up<'a> {
     }
 
     /// The last look before a domain starts: every volume that it needs is open, and mounted by device number. Nothing of a
-    /// guest may ever be written into an empty mount point.
-    fn await_disks(&self, found: &DomainFacts, progress: Progress<'_>, cancel: &Cancel) -> Result<(), Outcome> {
+    /// guest may ever be written into an empty mount point. True: one of them was waited for.
+    fn await_disks(&self, found: &DomainFacts, progress: Progress<'_>, cancel: &Cancel) -> Result<bool, Outcome> {
+        let mut waited = false;
         let facts = watch::read(self.config, self.host.devices.as_ref());
         for name in Placement::new(self.config, &facts).volumes_of(found) {
             let Some(volume) = self.config.volume(name) else { continue };
@@ -163,11 +169,11 @@ impl<'a> Up<'a> {
             progress.waiting(format!("waiting for volume {name}, which its disk lies on"));
             let limit = matches!(self.opening, Opening::Here(_)).then_some(self.pace.late_volume_limit);
             match self.await_volume(volume, limit, cancel, |facts| is_ready(volume, facts), "ready") {
-                Outcome::Done(_) => {}
+                Outcome::Done(_) => waited = true,
                 outcome => return Err(outcome),
             }
         }
-        Ok(())
+        Ok(waited)
     }
 
     fn await_volume(

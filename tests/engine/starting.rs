@@ -294,3 +294,36 @@ fn a_volume_that_only_the_image_names_is_waited_for() {
     assert_eq!(host.state_of("web"), DomainState::Running);
     host.assert_lawful();
 }
+
+/// Only once the second image can be read is it known that there is a third.
+#[test]
+fn a_chain_over_three_volumes_is_read_to_its_end() {
+    let (host, mut config) = (FakeHost::new(), config(&["files", "base", "deep"]));
+    for volume in ["files", "base", "deep"] {
+        mount(&mut config, volume);
+    }
+    host.volume("files", "f")
+        .volume("base", "b")
+        .volume("deep", "d")
+        .domain("web", &["files"], true)
+        .silent("base")
+        .silent("deep");
+    host.set(|world| {
+        let web = world.domains.get_mut("web").unwrap();
+        web.late_sources = vec!["/srv/base/debian.qcow2".into(), "/srv/deep/plain.qcow2".into()];
+        web.needs.extend(["base", "deep"].map(|volume| (volume.to_owned(), true)));
+    });
+    let run = Run::new(&host, &config).pace(|pace| pace.late_volume_limit = Duration::from_secs(60));
+    std::thread::scope(|scope| {
+        let up = scope.spawn(|| run.up());
+        host.wait_for_call("domain web", 1);
+        host.answers("base", &[crate::fake_host::Answer::Says("b")]);
+        host.wait_until("the second look or a start", |world| {
+            world.begun("domain web") >= 2 || world.begun("start web") >= 1
+        });
+        host.answers("deep", &[crate::fake_host::Answer::Says("d")]);
+        up.join().unwrap().assert_good();
+    });
+    assert_eq!(host.state_of("web"), DomainState::Running);
+    host.assert_lawful();
+}

@@ -1,6 +1,6 @@
 //! libvirt.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use virt_unlock::cancel::Cancel;
 use virt_unlock::facts::{DomainFacts, DomainState, LibvirtFacts, PoolState, Source};
@@ -25,9 +25,15 @@ impl World {
     }
 
     fn facts_of(&self, name: &str, domain: &FakeDomain) -> DomainFacts {
-        let readable = |_: &&std::path::PathBuf| domain.needs.iter().any(|(volume, files)| *files && self.is_mounted(volume));
-        let paths = domain.sources.iter().chain(domain.late_sources.iter().filter(readable));
-        let source = |path: &std::path::PathBuf| Source {
+        // Each image of the chain is named by the one above it, which can be read while it is mounted.
+        let above = domain.sources.last().into_iter().chain(&domain.late_sources);
+        let readable = |(above, _): &(&PathBuf, &PathBuf)| {
+            let volume = above.strip_prefix("/srv").ok().and_then(|path| path.iter().next()?.to_str());
+            volume.is_some_and(|volume| self.is_mounted(volume))
+        };
+        let late = above.zip(&domain.late_sources).take_while(readable).map(|(_, path)| path);
+        let paths = domain.sources.iter().chain(late);
+        let source = |path: &PathBuf| Source {
             path: path.clone(),
             resolved: path.clone(),
             number: path
@@ -188,6 +194,6 @@ impl Hypervisor for FakeHost {
 }
 
 /// Where a test's volume is mounted.
-pub fn mount_point(volume: &str) -> std::path::PathBuf {
+pub fn mount_point(volume: &str) -> PathBuf {
     Path::new("/srv").join(volume)
 }
