@@ -91,6 +91,8 @@ pub struct LibvirtFacts {
     pub domains: Vec<DomainFacts>,
     /// Its storage pools, by name.
     pub pools: BTreeMap<String, PoolState>,
+    /// Why nothing is known of its pools, though its domains are known: they have to be stopped all the same.
+    pub pools_error: Option<String>,
 }
 
 /// A storage pool's state.

@@ -17,7 +17,6 @@ use super::{errors, sources};
 /// All domains and pools.
 pub fn all(connection: &Connect) -> Result<LibvirtFacts, Error> {
     let mut pools = Pools::new(connection);
-    let active = pools.list()?;
     let mut domains = Vec::new();
     for found in connection.list_all_domains(0)? {
         match read(&found, &mut pools) {
@@ -27,7 +26,16 @@ pub fn all(connection: &Connect) -> Result<LibvirtFacts, Error> {
             Err(error) => return Err(error),
         }
     }
-    Ok(LibvirtFacts { domains, pools: active })
+    // The domains are listed by now: an error is that of the storage driver alone (with modular daemons another daemon).
+    let (known, pools_error) = match pools.list() {
+        Ok(known) => (known, None),
+        Err(error) => (BTreeMap::new(), Some(error.message().to_owned())),
+    };
+    Ok(LibvirtFacts {
+        domains,
+        pools: known,
+        pools_error,
+    })
 }
 
 /// One domain.
@@ -80,7 +88,8 @@ fn read(found: &Domain, pools: &mut Pools<'_>) -> Result<DomainFacts, Error> {
         for disk in definition.disks {
             let (path, pool) = match disk.place {
                 Place::Path(path) => (path, None),
-                Place::Volume { pool, volume } => (pools.path(&pool, &volume)?, Some(pool)),
+                // Where the storage driver does not answer the pool's name alone counts.
+                Place::Volume { pool, volume } => (pools.path(&pool, &volume).unwrap_or_default(), Some(pool)),
             };
             sources::add(&mut facts.sources, path, pool, disk.format.as_deref(), !disk.backing_declared);
         }

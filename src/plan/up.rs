@@ -118,7 +118,13 @@ fn pool(facts: &Facts, name: &str) -> (Action, String) {
         Some(PoolState::Active) => (Action::StartPool, "is active".to_owned()),
         Some(PoolState::Stale) => (Action::StartPool, "has read its folder before the mount".to_owned()),
         Some(PoolState::Inactive) => (Action::StartPool, "is not active".to_owned()),
-        None => (Action::Blocked, "libvirt has no such pool (virsh pool-list --all)".to_owned()),
+        None => (
+            Action::Blocked,
+            match facts.libvirt.as_ref().and_then(|libvirt| libvirt.pools_error.as_ref()) {
+                Some(error) => format!("libvirt's storage pools do not answer: {error}"),
+                None => "libvirt has no such pool (virsh pool-list --all)".to_owned(),
+            },
+        ),
     }
 }
 

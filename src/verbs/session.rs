@@ -10,7 +10,7 @@ use super::{App, Failure};
 use crate::cancel::Cancel;
 use crate::config::{self, Config};
 use crate::event::{Events, Happened};
-use crate::facts::Facts;
+use crate::facts::{Facts, LibvirtFacts};
 use crate::graph::{self, Graph};
 use crate::host::devices::Kernel;
 use crate::host::lock::{self, Demand, FOLDER, Lock, LockError, Part};
@@ -21,6 +21,8 @@ use crate::host::watch::{self, Watch};
 use crate::host::{Host, Hypervisor, HypervisorError};
 use crate::text;
 
+/// How long pools that do not answer are waited for where libvirt itself is waited for without limit.
+const POOLS_PATIENCE: Duration = Duration::from_secs(60);
 /// The pause between two tries to reach libvirt.
 const LIBVIRT_PAUSE: Duration = Duration::from_secs(2);
 
@@ -134,22 +136,36 @@ fn ask_libvirt(
     patience: Option<Duration>,
     events: &Events,
     cancel: &Cancel,
-) -> Result<crate::facts::LibvirtFacts, HypervisorError> {
+) -> Result<LibvirtFacts, HypervisorError> {
     let since = Instant::now();
     let mut said = false;
     loop {
-        match hypervisor.facts(cancel) {
-            Err(error @ HypervisorError::Unavailable(_)) if patience.is_none_or(|limit| since.elapsed() < limit) => {
-                if !said {
-                    let limit = patience.map_or_else(String::new, |limit| format!(" for {}", text::duration(limit)));
-                    events.say(None, Happened::Waiting(format!("{error}; trying again{limit}")));
-                    said = true;
-                }
-                if cancel.wait(LIBVIRT_PAUSE) {
-                    return Err(HypervisorError::Cancelled);
-                }
+        let result = hypervisor.facts(cancel);
+        // Without its pools there is still something to be done, so that is not waited for as long as it may take.
+        let (words, limit) = match &result {
+            Err(error @ HypervisorError::Unavailable(_)) => (error.to_string(), patience),
+            Ok(LibvirtFacts {
+                pools_error: Some(error),
+                ..
+            }) => (
+                format!("libvirt's storage pools do not answer: {error}"),
+                Some(patience.unwrap_or(POOLS_PATIENCE)),
+            ),
+            _ => return result,
+        };
+        if limit.is_some_and(|limit| since.elapsed() >= limit) {
+            if result.is_ok() {
+                events.say(None, Happened::Warning(format!("{words}; going on without them")));
             }
-            result => return result,
+            return result;
+        }
+        if !said {
+            let limit = limit.map_or_else(String::new, |limit| format!(" for {}", text::duration(limit)));
+            events.say(None, Happened::Waiting(format!("{words}; trying again{limit}")));
+            said = true;
+        }
+        if cancel.wait(LIBVIRT_PAUSE) {
+            return Err(HypervisorError::Cancelled);
         }
     }
 }

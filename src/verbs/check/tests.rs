@@ -27,6 +27,7 @@ fn whats(config: &Config, domain: DomainFacts) -> Vec<String> {
         libvirt: Some(LibvirtFacts {
             domains: vec![domain],
             pools: BTreeMap::new(),
+            pools_error: None,
         }),
         libvirt_error: None,
     };

@@ -42,6 +42,7 @@ fn status(mapping: Mapping, is_there: bool, guest: DomainState, remembered: Opti
                 restarts_on_poweroff: false,
             }],
             pools: BTreeMap::new(),
+            pools_error: None,
         }),
         libvirt_error: None,
     };
