@@ -22,7 +22,7 @@ step() { # HEADING COMMAND...
 }
 ended() {
     local status=$?
-    [ "$status" = 0 ] || printf '\nmake test: failed (exit status %d) after %d s, in the step above\n' "$status" "$SECONDS"
+    [ "$status" = 0 ] || printf '\nFailed (exit status %d) after %d s, in the step above\n' "$status" "$SECONDS"
 }
 trap ended EXIT
 
@@ -77,4 +77,4 @@ for part; do
     *) echo "suite.sh: no part $part" >&2 && exit 2 ;;
     esac
 done
-printf '\nmake test: all of it held, in %d s\n' "$SECONDS"
+printf '\nAll of it held, in %d s\n' "$SECONDS"
