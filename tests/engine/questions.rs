@@ -281,3 +281,23 @@ fn volumes_that_will_never_be_asked_for_do_not_hold_logins() {
         up.join().unwrap();
     });
 }
+
+#[test]
+fn who_waits_for_its_group_keeps_nobody_s_question_back() {
+    let (host, mut config) = (FakeHost::new(), config(&["a", "b", "c"]));
+    host.volume("a", "shared")
+        .volume("b", "shared")
+        .volume("c", "other")
+        .hold("open a");
+    for name in ["a", "b"] {
+        edit(&mut config, name).passphrase_group = Some("office".to_owned());
+    }
+    std::thread::scope(|scope| {
+        let run = Run::new(&host, &config).pace(|pace| pace.order_patience = Duration::from_secs(3600));
+        let up = scope.spawn(move || run.up());
+        host.wait_until("c is open while a derives", |world| world.mappings.contains_key("c"));
+        host.release("open a");
+        up.join().unwrap().assert_good();
+    });
+    host.assert_lawful();
+}

@@ -297,3 +297,22 @@ fn what_became_foreign_since_the_plan_is_left_alone() {
     host.assert_lawful();
     assert_eq!((host.count("close raw"), host.count("unmount /srv/files")), (0, 0));
 }
+
+#[test]
+fn the_deadline_of_the_whole_way_ends_every_wait() {
+    let (host, config) = up();
+    host.set(|world| {
+        world.users.insert("files".to_owned(), vec![shell()]);
+    });
+    for _ in 0..1000 {
+        let away = HypervisorError::Unavailable("Connection refused".to_owned());
+        host.fault("button on-raw", Fault::Libvirt(away));
+    }
+    let run = Run::new(&host, &config).deadline(Duration::from_millis(50));
+    let report = run.pace(|pace| pace.busy_limit = Duration::from_secs(3600)).down();
+    failure(report.mount("files"));
+    let Outcome::Done(words) = report.domain("on-raw") else {
+        panic!("{report:?}")
+    };
+    assert!(words.starts_with("destroyed"), "{words}");
+}
