@@ -74,8 +74,8 @@ fn a_second_run_says_for_whom_it_waits_and_the_way_down_ends_the_way_up() {
         return;
     }
     let place = Place::with_volume("");
-    // As nohup(1) begins it.
-    let script = r#"trap '' HUP; mount -t tmpfs tmpfs /run && exec "$0" "$@""#;
+    // As nohup(1) begins it, whatever ignored signals the tests themselves were begun with.
+    let script = r#"trap '' HUP; mount -t tmpfs tmpfs /run && exec env --default-signal=INT "$0" "$@""#;
     let mut first = Run(place.in_shell(script, WHOLE, "up").stderr(Stdio::piped()).spawn().unwrap());
     let mut said = Said(File::from(OwnedFd::from(first.0.stderr.take().unwrap())));
     said.until("asks: ");
