@@ -232,6 +232,32 @@ fn a_guest_does_not_start_before_udev_has_made_the_node_of_its_volume() {
 }
 
 #[test]
+fn a_guest_whose_mount_went_after_the_plan_is_not_started() {
+    let (host, mut config) = (FakeHost::new(), config(&["files"]));
+    mount(&mut config, "files");
+    host.volume("files", "f").domain("web", &["files"], true);
+    host.set(|world| {
+        world.map("files", true);
+        world.mount("files");
+    });
+    host.hold("domain web");
+    std::thread::scope(|scope| {
+        let run = || {
+            Run::new(&host, &config)
+                .pace(|pace| pace.late_volume_limit = Duration::from_millis(20))
+                .up()
+        };
+        let up = scope.spawn(run);
+        host.wait_for_call("domain web", 1);
+        host.set(|world| world.mounts.clear());
+        host.release("domain web");
+        failure(up.join().unwrap().domain("web"));
+    });
+    assert_eq!(host.count("start web"), 0);
+    host.assert_lawful();
+}
+
+#[test]
 fn a_pool_that_read_its_folder_before_the_mount_reads_it_again() {
     let (host, mut config) = (FakeHost::new(), config(&["files"]));
     mount(&mut config, "files");
