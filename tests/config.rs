@@ -61,6 +61,7 @@ fn every_key_is_read() {
 
         [volume.vm]
         device = "/dev/vg0/vm"
+        initramfs = true
         mount = { where = "/srv/vm/", type = "ext4", options = "noatime,discard" }
         pools = ["vm", "iso"]
 
@@ -114,6 +115,7 @@ fn every_key_is_read() {
     });
     vm.flags.private = false;
     vm.pools = vec!["vm".into(), "iso".into()];
+    vm.initramfs = true;
     assert_eq!(config.volumes, [mail, vm]);
 
     let mut server = DomainConfig::new("Mail server");
@@ -205,4 +207,60 @@ fn the_examples_keys_are_all_there_and_its_commented_ones_say_the_defaults() {
         let is_shown = |line: &str| line.trim_start_matches(['#', ' ']).starts_with(&format!("{key} ="));
         assert!(text.lines().any(is_shown), "the example does not show `{key}`");
     }
+}
+
+/// What only the initramfs leaves out is what it cannot do there.
+#[test]
+fn the_initramfs_gets_its_volumes_alone() {
+    let whole = read(
+        r#"
+        [host]
+        hold-login = "1min 30s"
+        libvirt-uri = "qemu:///other"
+
+        [volume.raw]
+        device = "UUID=0f5e2a4c-9b1d-4e6f-8a7b-3c2d1e0f9a8b"
+        header = "/root/raw \"1\".header"
+        unlock = [{ key-file = "/root/raw.key", key-file-offset = 16, key-file-size = 64 }, "passphrase"]
+        passphrase-group = "all"
+        tries = 7
+        discard = true
+        device-timeout = "500ms"
+        initramfs = true
+
+        [volume.vm]
+        device = "/dev/vg0/vm"
+        after = ["raw"]
+        mount = "/srv/vm"
+        pools = ["vm"]
+        passphrase-group = "all"
+        initramfs = true
+
+        [volume.later]
+        device = "/dev/vg0/later"
+        unlock = [{ key-file = "/root/later.key" }]
+
+        [domain.web]
+        start = true
+        "#,
+    );
+    let reduced = read(&config::for_initramfs(&whole).unwrap());
+
+    let mut wanted = Config {
+        volumes: whole.volumes[..2].to_vec(),
+        ..Config::default()
+    };
+    wanted.host.hold_login = whole.host.hold_login;
+    wanted.volumes[1].mount = None;
+    wanted.volumes[1].pools.clear();
+    assert_eq!(reduced, wanted);
+    assert!(!reduced.volumes[1].flags.private, "systemd must see it to mount it later");
+
+    let files = config::files_for_initramfs(&whole);
+    assert_eq!(files, ["/root/raw \"1\".header", "/root/raw.key"].map(PathBuf::from));
+}
+
+#[test]
+fn an_initramfs_without_volumes_gets_nothing() {
+    assert_eq!(config::for_initramfs(&read("[volume.a]\ndevice = \"/dev/a\"\n")), None);
 }

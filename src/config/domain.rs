@@ -67,7 +67,7 @@ pub(super) fn read(reader: &mut Reader<'_>, entry: &Entry<'_>, table: &DeTable<'
                     _ => OnStopTimeout::Destroy,
                 }
             }
-            _ => reader.unknown_key(&entry, &title, &KEYS, &[]),
+            _ => reader.unknown_key(&entry, &title, &KEYS),
         }
     }
     read

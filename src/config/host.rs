@@ -24,7 +24,7 @@ pub(super) fn read(reader: &mut Reader<'_>, table: &DeTable<'_>) -> HostConfig {
             "hold-login" => host.hold_login = reader.duration(value).unwrap_or(host.hold_login),
             "stop-timeout" => host.stop_timeout = reader.duration(value).unwrap_or(host.stop_timeout),
             "stop-deadline" => host.stop_deadline = reader.duration(value).unwrap_or(host.stop_deadline),
-            _ => reader.unknown_key(&entry, "[host]", &KEYS, &[]),
+            _ => reader.unknown_key(&entry, "[host]", &KEYS),
         }
     }
     host

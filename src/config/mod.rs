@@ -8,6 +8,7 @@ mod device;
 mod domain;
 mod duration;
 mod host;
+mod initramfs;
 mod load;
 mod names;
 mod near;
@@ -22,6 +23,7 @@ mod volume;
 
 use std::path::PathBuf;
 
+pub use initramfs::{files_for_initramfs, for_initramfs};
 pub use load::{DEFAULT_PATH, Loaded, load};
 pub use problem::{Found, Problems};
 pub use types::{Config, DeviceSpec, DomainConfig, HostConfig, Mount, OnStopTimeout, OpenFlags, Start, Unlock, Volume};

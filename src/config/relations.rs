@@ -23,6 +23,34 @@ pub(super) fn check(tables: &Tables, complaints: &mut Complaints) {
         check_below(&tables.volumes, &volumes, complaints);
     }
     Order::of_domains(tables).check_circles("domain", complaints);
+    check_initramfs(&tables.volumes, complaints);
+}
+
+/// In the initramfs nothing is mounted, and no other volume is open but those that are opened there too.
+fn check_initramfs(volumes: &[VolumeTable], complaints: &mut Complaints) {
+    for read in volumes {
+        let Some(place) = &read.initramfs else { continue };
+        let also = vec![(place.clone(), "this one is opened in the initramfs".to_owned())];
+        for named in &read.after {
+            let later = |other: &&VolumeTable| other.volume.name == named.value && !other.volume.initramfs;
+            if volumes.iter().any(|other| later(&other)) {
+                let message = format!(
+                    "volume {} is opened later than the initramfs: give it `initramfs = true` too, or take it out of this one",
+                    quoted(&named.value)
+                );
+                complaints.at_with(&named.place, message, also.clone());
+            }
+        }
+        for (what, file) in &read.files {
+            if let Some((_, outer, _)) = outer_mounts(volumes, &normal(&file.value)).first() {
+                let message = format!(
+                    "this {what} lies on volume {}, which is not mounted in the initramfs: move the {what}, or take out `initramfs`",
+                    quoted(&outer.volume.name)
+                );
+                complaints.at_with(&file.place, message, also.clone());
+            }
+        }
+    }
 }
 
 /// Volumes that are named must be there. A domain needs no table, so any name of a domain may be right.

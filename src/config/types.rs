@@ -83,6 +83,8 @@ pub struct Volume {
     pub mount: Option<Mount>,
     /// libvirt pools that are started and refreshed once it is mounted.
     pub pools: Vec<String>,
+    /// Asked for and opened in the initramfs already, where that was made by dracut with our module.
+    pub initramfs: bool,
 }
 
 impl Volume {
@@ -103,6 +105,7 @@ impl Volume {
             },
             mount: None,
             pools: Vec::new(),
+            initramfs: false,
         }
     }
 

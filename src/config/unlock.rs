@@ -74,7 +74,7 @@ fn read_way(reader: &mut Reader<'_>, item: &Value<'_>) -> Option<Located<Unlock>
                 None => sound = false,
             },
             _ => {
-                reader.unknown_key(&entry, "a way of `unlock`", &KEY_FILE_KEYS, &[]);
+                reader.unknown_key(&entry, "a way of `unlock`", &KEY_FILE_KEYS);
                 sound = false;
             }
         }

@@ -72,14 +72,9 @@ impl Reader<'_> {
     }
 
     /// Complains of a key that this table does not have. `later` are keys of a later version.
-    pub(super) fn unknown_key(&mut self, entry: &Entry<'_>, title: &str, known: &[&str], later: &[&str]) {
-        let key = quoted(entry.key);
-        let message = if later.contains(&entry.key) {
-            format!("{key} in {title} is not supported yet by this version of virt-unlock")
-        } else {
-            let hint = near::hint(entry.key, known.iter().copied(), "keys");
-            format!("unknown key {key} in {title}; {hint}")
-        };
+    pub(super) fn unknown_key(&mut self, entry: &Entry<'_>, title: &str, known: &[&str]) {
+        let hint = near::hint(entry.key, known.iter().copied(), "keys");
+        let message = format!("unknown key {} in {title}; {hint}", quoted(entry.key));
         self.complaints.at(&entry.key_place, message);
     }
 

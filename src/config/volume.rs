@@ -9,7 +9,7 @@ use super::types::{DeviceSpec, Mount, Unlock, Volume};
 use super::value::{Entry, Located, Reader, Value};
 use super::{device, names, unlock};
 
-pub(super) const KEYS: [&str; 16] = [
+pub(super) const KEYS: [&str; 17] = [
     "device",
     "header",
     "unlock",
@@ -26,8 +26,8 @@ pub(super) const KEYS: [&str; 16] = [
     "private",
     "mount",
     "pools",
+    "initramfs",
 ];
-const LATER: [&str; 1] = ["initramfs"];
 const MOUNT_KEYS: [&str; 3] = ["where", "type", "options"];
 
 /// A volume's table with the places that the checks between tables need.
@@ -44,6 +44,8 @@ pub(super) struct VolumeTable {
     pub(super) mount: Option<Place>,
     /// Its `pools`, entry by entry.
     pub(super) pools: Vec<Located<String>>,
+    /// Where `initramfs = true` stands, if it does.
+    pub(super) initramfs: Option<Place>,
     /// Files that must be there before it can be opened: what each is ("header"), and where it lies.
     pub(super) files: Vec<(&'static str, Located<PathBuf>)>,
 }
@@ -62,6 +64,7 @@ pub(super) fn read(reader: &mut Reader<'_>, entry: &Entry<'_>, table: &DeTable<'
         after: Vec::new(),
         mount: None,
         pools: Vec::new(),
+        initramfs: None,
         files: Vec::new(),
     };
     let entries = reader.entries(table);
@@ -153,7 +156,11 @@ fn read_key(reader: &mut Reader<'_>, read: &mut VolumeTable, entry: &Entry<'_>, 
             read.pools = reader.strings(value);
             volume.pools = texts(&read.pools);
         }
-        _ => reader.unknown_key(entry, title, &KEYS, &LATER),
+        "initramfs" => {
+            set(reader, value, &mut volume.initramfs);
+            read.initramfs = volume.initramfs.then(|| value.place.clone());
+        }
+        _ => reader.unknown_key(entry, title, &KEYS),
     }
 }
 
@@ -193,7 +200,7 @@ fn read_mount(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<(Mount, Plac
             "where" => at = read_where(reader, &entry.value).map(|at| (at, entry.value.place.clone())),
             "type" => fstype = read_word(reader, &entry.value),
             "options" => options = read_word(reader, &entry.value),
-            _ => reader.unknown_key(entry, "`mount`", &MOUNT_KEYS, &[]),
+            _ => reader.unknown_key(entry, "`mount`", &MOUNT_KEYS),
         }
     }
     if !entries.iter().any(|entry| entry.key == "where") {

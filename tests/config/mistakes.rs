@@ -127,10 +127,6 @@ fn later_work_is_not_supported_yet() {
     ]);
     check_volume(&[
         (
-            "initramfs = true",
-            "3:1: `initramfs` in [volume.mail] is not supported yet by this version of virt-unlock",
-        ),
-        (
             "unlock = ['passphrase', 'token']",
             "3:25: `token` is not supported yet by this version of virt-unlock",
         ),
@@ -423,6 +419,25 @@ fn names_that_nobody_has_and_things_that_two_have() {
 }
 
 #[test]
+fn what_the_initramfs_cannot_have() {
+    check(&[
+        (
+            "[volume.a]\ndevice = '/dev/a'\n[volume.b]\ndevice = '/dev/b'\nafter = ['a']\ninitramfs = true\n",
+            "5:10: volume `a` is opened later than the initramfs: give it `initramfs = true` too, or take it out of this one",
+        ),
+        (
+            "[volume.a]\ndevice = '/dev/a'\nmount = '/a'\ninitramfs = true\n[volume.b]\ndevice = '/dev/b'\n\
+             unlock = [{ key-file = '/a/key' }]\nafter = ['a']\ninitramfs = true\n",
+            "7:24: this key file lies on volume `a`, which is not mounted in the initramfs: move the key file, or take out `initramfs`",
+        ),
+        (
+            "[volume.a]\ndevice = '/dev/a'\ninitramfs = 1\n",
+            "3:13: `initramfs` must be true or false (without quotes), but this is an integer",
+        ),
+    ]);
+}
+
+#[test]
 fn circles() {
     check(&[
         (
@@ -547,7 +562,7 @@ fn odd_names_are_shown_as_they_would_be_written() {
         [
             "1:9: a volume cannot be named `a\\u{1b}[2J`: /dev/mapper has no `\\u{1b}` in its names, only letters and digits of ASCII and \
              `#+-.:=@_`",
-            "3:1: unknown key `try` in [volume.\"a\\u{1b}[2J\"]; known keys: `device`, `header`, `unlock`, `passphrase-group`, `tries`, `after`, `device-timeout`, `read-only`, `discard`, `same-cpu-crypt`, `submit-from-crypt-cpus`, `no-read-workqueue`, `no-write-workqueue`, `private`, `mount`, `pools`",
+            "3:1: unknown key `try` in [volume.\"a\\u{1b}[2J\"]; known keys: `device`, `header`, `unlock`, `passphrase-group`, `tries`, `after`, `device-timeout`, `read-only`, `discard`, `same-cpu-crypt`, `submit-from-crypt-cpus`, `no-read-workqueue`, `no-write-workqueue`, `private`, `mount`, `pools`, `initramfs`",
             "5:17: `ready-timeout` is not a span of time: `x\\n` is no span of time; write it as `90s`, `3min`, `1h 30min` or `0`",
             "6:1: unknown key `colour` in [domain.\"Mail server\"]; known keys: `start`, `after`, `volumes`, `ready`, `ready-timeout`, `stop`, `stop-timeout`, `on-stop-timeout`",
         ]
