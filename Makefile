@@ -11,11 +11,13 @@ stage   := target/stage
 bin     = $(DESTDIR)$(PREFIX)/bin
 libexec = $(DESTDIR)$(PREFIX)/libexec/virt-unlock
 units   = $(DESTDIR)$(PREFIX)/lib/systemd/system
+dracut  = $(DESTDIR)$(PREFIX)/lib/dracut/modules.d/70virt-unlock
 doc     = $(DESTDIR)$(PREFIX)/share/doc/virt-unlock
 etc     = $(DESTDIR)/etc/virt-unlock
 
 programs      := $(release)/virt-unlock $(release)/virt-unlock-volumes
 unit_files    := units/virt-unlock.service units/virt-unlock-guests.service
+dracut_files  := $(wildcard dracut/70virt-unlock/*)
 documentation := README.md LICENSE config.example.toml
 
 .PHONY: help demo build install uninstall test test-quick lint stage clean
@@ -39,19 +41,20 @@ build:
 $(programs):
 	@echo "$@ is not there. Run 'make build' first, as yourself; then 'make install', as root." >&2; exit 1
 
-install: $(programs) $(unit_files) $(documentation)
-	install -d $(bin) $(libexec) $(units) $(doc) $(etc)
+install: $(programs) $(unit_files) $(dracut_files) $(documentation)
+	install -d $(bin) $(libexec) $(units) $(dracut) $(doc) $(etc)
 	install -m 755 $(release)/virt-unlock $(bin)
 	install -m 755 $(release)/virt-unlock-volumes $(libexec)
 	install -m 644 $(documentation) $(doc)
-	for unit in $(unit_files); do \
-	    sed 's|/usr/bin/virt-unlock|$(PREFIX)/bin/virt-unlock|g; s|/usr/libexec/virt-unlock|$(PREFIX)/libexec/virt-unlock|g' $$unit \
-	        >$(units)/$${unit##*/} && chmod 644 $(units)/$${unit##*/} || exit 1; \
-	done
+	put() { sed 's|/usr/bin/virt-unlock|$(PREFIX)/bin/virt-unlock|g; s|/usr/libexec/virt-unlock|$(PREFIX)/libexec/virt-unlock|g' $$1 \
+	    >$$2/$${1##*/} && chmod $$3 $$2/$${1##*/}; }; \
+	for unit in $(unit_files); do put $$unit $(units) 644 || exit 1; done; \
+	for file in $(dracut_files); do put $$file $(dracut) 644 || exit 1; done
+	chmod 755 $(dracut)/module-setup.sh
 
 uninstall:
 	rm -f $(bin)/virt-unlock $(addprefix $(units)/,$(notdir $(unit_files)))
-	rm -rf $(libexec) $(doc)
+	rm -rf $(libexec) $(dracut) $(doc)
 	[ ! -d $(etc) ] || rmdir --ignore-fail-on-non-empty $(etc)
 
 # What the booted hosts get.

@@ -89,6 +89,13 @@ pub enum Command {
         /// Which way.
         way: Way,
     },
+
+    /// What the dracut module runs; not for people.
+    #[command(hide = true)]
+    Initramfs {
+        /// What it wants.
+        part: InitramfsPart,
+    },
 }
 
 /// `plan`
@@ -115,6 +122,21 @@ pub enum Part {
     Volumes,
     /// virt-unlock-guests.service
     Guests,
+}
+
+/// What the dracut module wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum InitramfsPart {
+    /// In the initramfs: ask for its volumes and open them.
+    Open,
+    /// The configuration for the initramfs; nothing where no volume is opened there.
+    Config,
+    /// The files that this configuration names, line by line.
+    Files,
+    /// The encrypted devices of its volumes that are there now, line by line.
+    Devices,
+    /// How long `open` may take, in seconds.
+    Limit,
 }
 
 /// Its `ExecStart=` or its `ExecStop=`.

@@ -4,6 +4,7 @@ mod check;
 mod down;
 mod failure;
 mod in_force;
+mod initramfs;
 mod notes;
 mod plan;
 mod service;
@@ -51,7 +52,12 @@ pub fn run(cli: &Cli, connect: Option<Connect>) -> ExitCode {
             _ => Verbosity::Normal,
         },
         // The unit of the volumes runs before libvirt and must not wait for it, whichever program it is run by.
-        connect: connect.filter(|_| !matches!(cli.command, Command::Service { part: Part::Volumes, .. })),
+        connect: connect.filter(|_| {
+            !matches!(
+                cli.command,
+                Command::Service { part: Part::Volumes, .. } | Command::Initramfs { .. }
+            )
+        }),
     };
     let result = match &cli.command {
         Command::Up { names } => up::up(&app, names),
@@ -59,6 +65,7 @@ pub fn run(cli: &Cli, connect: Option<Connect>) -> ExitCode {
         Command::Status { json } => status::status(&app, *json),
         Command::Plan(args) => plan::plan(&app, args),
         Command::Check => check::check(&app),
+        Command::Initramfs { part } => initramfs::initramfs(&app, *part),
         Command::Service { part, way } => match (part, way) {
             (Part::Volumes, Way::Up) => service::volumes_up(&app),
             (Part::Volumes, Way::Down) => service::volumes_down(&app),

@@ -18,7 +18,10 @@ say() { printf '%6.1f s  %s\n' "$(bc_seconds)" "$*"; }
 bc_seconds() { local now=${EPOCHREALTIME/[.,]/}; awk -v d=$((now - begun)) 'BEGIN { print d / 1e6 }'; }
 begun=${EPOCHREALTIME/[.,]/}
 
-base=$store/$suite-base-$(key_of image/packages)
+# What a suite has in a package of its own.
+lists=(image/packages)
+[ ! -e "image/packages.$suite" ] || lists+=("image/packages.$suite")
+base=$store/$suite-base-$(key_of "${lists[@]}")
 host=$store/$suite-$(key_of image.sh image)
 if [ -e "$host/data.img" ]; then
     echo "$host" >&3
@@ -30,7 +33,7 @@ if [ ! -d "$base" ]; then
     say "fetching Debian $suite"
     rm -rf "$store/$suite"-base-* "$base.part"
     log=$store/mmdebstrap.log
-    mmdebstrap --quiet --variant=essential --include="$(paste -sd, image/packages)" \
+    mmdebstrap --quiet --variant=essential --include="$(cat "${lists[@]}" | paste -sd,)" \
         --aptopt='APT::Install-Recommends "false"' --dpkgopt='path-exclude=/usr/share/doc/*' \
         --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
         "$suite" "$base.part" "$mirror" >"$log" 2>&1 || { cat "$log"; exit 1; }

@@ -1,0 +1,120 @@
+//! What the dracut module runs: while the initramfs is made, for what is to go into it; and in the initramfs, to ask and open.
+//! What is not answered there is asked for again by virt-unlock.service, so nothing here may hold up the boot for longer than
+//! `hold-login`.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use super::session::Session;
+use super::up::{is_of_volumes, unlocker};
+use super::{App, Failure, Verdict, answer, notes};
+use crate::cancel::Cancel;
+use crate::cli::InitramfsPart;
+use crate::config;
+use crate::engine::up::{Opening, Up};
+use crate::engine::walk;
+use crate::event::{Events, Happened};
+use crate::host::lock::{Demand, FOLDER, Part};
+use crate::host::orders::Orders;
+use crate::monitor::Monitor;
+use crate::plan::{self, Names};
+use crate::report::Report;
+use crate::text;
+
+/// What the lock says who has it.
+const UNIT: &str = "virt-unlock-initramfs.service";
+
+/// Does one part of it.
+pub(super) fn initramfs(app: &App, part: InitramfsPart) -> Result<Verdict, Failure> {
+    let session = Session::begin(app, false)?;
+    let text = match part {
+        InitramfsPart::Open => return open(app, &session),
+        InitramfsPart::Config => config::for_initramfs(&session.config).unwrap_or_default(),
+        InitramfsPart::Files => lines(config::files_for_initramfs(&session.config).iter().map(|file| file.display())),
+        InitramfsPart::Devices => {
+            let asked_there = session.config.volumes.iter().filter(|volume| volume.initramfs);
+            let found = asked_there.filter_map(|volume| session.host.devices.find(&volume.device));
+            lines(found.map(|device| device.path.display().to_string()))
+        }
+        InitramfsPart::Limit => lines([longest(session.config.host.hold_login).as_secs()].into_iter()),
+    };
+    answer(&text)?;
+    Ok(Verdict::AsAsked)
+}
+
+fn lines(all: impl Iterator<Item = impl std::fmt::Display>) -> String {
+    all.fold(String::new(), |text, one| text + &one.to_string() + "\n")
+}
+
+/// When systemd may take it that this program hangs: the time for the devices, that for the answers, and some for what is
+/// being done at their end.
+fn longest(hold_login: Duration) -> Duration {
+    hold_login * 2 + Duration::from_secs(60)
+}
+
+fn open(app: &App, session: &Session) -> Result<Verdict, Failure> {
+    let orders = Orders::listen(|_| true)?;
+    let report = Report::for_service(app.verbosity, Path::new(FOLDER), is_of_volumes);
+    let limit = session.config.host.hold_login;
+    let over = Limit::begin(limit, &orders.cancel())?;
+    let (shown, asked) = (report.events(), Arc::clone(&over.asked));
+    let events = Events::new(move |event| {
+        if matches!(event.happened, Happened::Asking(_)) {
+            asked.update(|asked| *asked = true);
+        }
+        shown.pass(event);
+    });
+
+    let _lock = Session::lock(Part::Volumes, UNIT, Demand::Patience, &events, &over.cancel)?;
+    let facts = session.facts(None, &events, &over.cancel)?;
+    let graph = session.graph(&facts)?;
+    let plan = plan::up(&session.config, &facts, &graph, &Names::default())?;
+    let watch = session.watch()?;
+    let unlocker = unlocker(session, &plan, notes::waiting_guests(&session.config, &facts, &graph));
+    let hands = Up::new(
+        &session.config,
+        &session.host,
+        &watch,
+        Opening::Here(Box::new(unlocker)),
+        &plan,
+        &facts,
+    );
+    let summary = walk(&plan, &hands, &events, &over.cancel);
+    if !summary.is_good() {
+        let why = if over.cancel.is_raised() {
+            format!("not every volume was opened within {}", text::duration(limit))
+        } else {
+            "not every volume was opened".to_owned()
+        };
+        events.say(
+            None,
+            Happened::Warning(format!(
+                "{why}; the boot goes on, and virt-unlock.service asks for what is still closed"
+            )),
+        );
+    }
+    // The boot is not worse off than without us: no failed unit is left over in the running system.
+    Ok(Verdict::AsAsked)
+}
+
+/// Ends the asking: when no question could be asked for as long as the limit, or when one has been open for so long.
+struct Limit {
+    asked: Arc<Monitor<bool>>,
+    cancel: Cancel,
+}
+
+impl Limit {
+    fn begin(limit: Duration, order: &Cancel) -> Result<Self, Failure> {
+        let (asked, cancel) = (Arc::new(Monitor::new(false)), order.child()?);
+        let (heard, end) = (Arc::clone(&asked), cancel.clone());
+        thread::Builder::new().name("limit".to_owned()).spawn(move || {
+            if heard.wait(Some(limit), &end, |asked| asked.then_some(())).is_ok() {
+                end.wait(limit);
+            }
+            end.raise();
+        })?;
+        Ok(Self { asked, cancel })
+    }
+}
