@@ -81,6 +81,11 @@ install() {
         fi
     done < <(virt_unlock_says files)
 
+    inst_simple "$moddir/virt-unlock-initramfs.service" "$systemdsystemunitdir/virt-unlock-initramfs.service"
+    mkdir -p "$initdir$systemdsystemunitdir/virt-unlock-initramfs.service.d"
+    printf '[Service]\nTimeoutStartSec=%s\n' "$limit" > "$initdir$systemdsystemunitdir/virt-unlock-initramfs.service.d/limit.conf"
+    $SYSTEMCTL -q --root "$initdir" add-wants initrd.target virt-unlock-initramfs.service
+
     # dracut activates the logical volumes of the root disk alone.
     while read -r device; do
         lv=$(virt_unlock_lv "$device")
@@ -96,10 +101,5 @@ install() {
         $SYSTEMCTL -q --root "$initdir" add-wants virt-unlock-initramfs.service virt-unlock-lvm.service
         [[ -e ${dracutsysrootdir-}/etc/lvm/devices/system.devices ]] && inst_simple -H /etc/lvm/devices/system.devices
     fi
-
-    inst_simple "$moddir/virt-unlock-initramfs.service" "$systemdsystemunitdir/virt-unlock-initramfs.service"
-    mkdir -p "$initdir$systemdsystemunitdir/virt-unlock-initramfs.service.d"
-    printf '[Service]\nTimeoutStartSec=%s\n' "$limit" > "$initdir$systemdsystemunitdir/virt-unlock-initramfs.service.d/limit.conf"
-    $SYSTEMCTL -q --root "$initdir" add-wants initrd.target virt-unlock-initramfs.service
     return 0
 }

@@ -6,6 +6,7 @@ mod host;
 mod answers;
 mod by_hand;
 mod harness;
+mod initramfs;
 mod interrupted;
 mod product;
 mod stubborn;

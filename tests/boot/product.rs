@@ -12,7 +12,7 @@ use crate::host::{Builder, Host};
 pub const PASSPHRASE: &str = "correct horse";
 
 /// What `make install` installs, below a folder of its own.
-fn stage() -> &'static Path {
+pub fn stage() -> &'static Path {
     static STAGE: OnceLock<PathBuf> = OnceLock::new();
     STAGE.get_or_init(|| {
         let top = Path::new(env!("CARGO_MANIFEST_DIR"));

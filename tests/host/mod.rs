@@ -18,6 +18,7 @@ mod attach;
 mod console;
 mod examine;
 mod image;
+mod initramfs;
 mod machine;
 mod qmp;
 mod shell;
@@ -50,6 +51,11 @@ const COMMAND: Duration = Duration::from_secs(60);
 /// 200 columns, or systemd shortens the names of units.
 const KERNEL_ARGUMENTS: &str = "console=ttyS0 root=/dev/vda rw panic=-1 loglevel=4 systemd.show_status=yes \
     systemd.tty.columns.console=200 systemd.tty.rows.console=50 mitigations=off tsc=reliable";
+
+/// The folder of the host's image; what is made from it and is expensive may be kept there.
+pub fn image_folder() -> PathBuf {
+    Image::get().file("")
+}
 
 /// Whole seconds.
 pub const fn secs(count: u64) -> Duration {
@@ -137,6 +143,15 @@ impl Builder {
             .unwrap_or_else(|error| panic!("cannot start the host {name}: {error}"))
     }
 
+    /// Makes the disks with all that the scenario brings, and leaves the host off.
+    pub fn off(self) -> Host {
+        // proc(5), sysrq-trigger: systemctl does not switch off from a chroot.
+        let off = "mount -t proc proc /proc; sync; echo u >/proc/sysrq-trigger; echo o >/proc/sysrq-trigger; exec sleep 60";
+        let mut host = self.prepare(off).power_on();
+        host.await_off(BOOT);
+        host
+    }
+
     /// Switches the host on and waits until its shell answers, early in the boot.
     pub fn boot(self) -> Host {
         let host = self.power_on();
@@ -177,6 +192,8 @@ impl Builder {
             memory_mib: self.memory_mib,
             disks,
             folder,
+            initramfs: None,
+            examined_from: None,
         })
     }
 }
@@ -189,6 +206,10 @@ pub struct Host {
     memory_mib: u32,
     disks: Vec<PathBuf>,
     folder: Folder,
+    /// What is booted instead of the image's own initrd.
+    initramfs: Option<PathBuf>,
+    /// The root disk that `examine` runs from, where it is another than the host's.
+    examined_from: Option<PathBuf>,
 }
 
 impl Host {
@@ -287,15 +308,21 @@ impl Host {
         self.machine.kill();
     }
 
-    /// Switches the same disks on again; the host must be off. Consoles begin anew, log files go on.
+    /// Switches the same disks on again and waits for the shell; the host must be off. Consoles begin anew, log files go on.
     #[track_caller]
     pub fn boot_again(&mut self) {
+        self.power_on_again();
+        self.await_shell();
+    }
+
+    /// Switches the same disks on again and returns at once.
+    #[track_caller]
+    pub fn power_on_again(&mut self) {
         let disks: Vec<_> = self.disks.iter().map(|disk| (disk.clone(), false)).collect();
         self.machine.kill();
         self.machine = self
             .machine_on(&disks, &Archive::default(), "")
             .unwrap_or_else(|error| panic!("cannot boot again: {error}"));
-        self.await_shell();
     }
 
     /// Plugs in a new empty disk; inside it is `/dev/disk/by-id/virtio-NAME`.
@@ -354,7 +381,10 @@ impl Host {
     /// filesystem of `vm` is at `/run/vm`; nothing they change lasts.
     #[track_caller]
     pub fn examine_with(&self, commands: &str) -> Examination {
-        let disks: Vec<_> = self.disks.iter().map(|disk| (disk.clone(), true)).collect();
+        let mut disks: Vec<_> = self.disks.iter().map(|disk| (disk.clone(), true)).collect();
+        if let Some(clear) = &self.examined_from {
+            disks[0].0.clone_from(clear);
+        }
         let mut archive = Archive::default();
         archive.initrd_file("provision/run", include_str!("examine.sh"));
         archive.initrd_file("provision/script", commands);
@@ -369,10 +399,15 @@ impl Host {
 
     fn machine_on(&self, disks: &[(PathBuf, bool)], archive: &Archive, suffix: &str) -> io::Result<Machine> {
         let image = Image::get();
+        // What looks at the disks afterwards is the image's own.
+        let initrd = match &self.initramfs {
+            Some(initramfs) if suffix.is_empty() => initramfs.clone(),
+            _ => self.folder.initrd(image, archive)?,
+        };
         Machine::start(Setup {
             name: &format!("{}{suffix}", self.name),
             image,
-            initrd: &self.folder.initrd(image, archive)?,
+            initrd: &initrd,
             kernel_arguments: &self.kernel_arguments,
             disks,
             memory_mib: self.memory_mib,
