@@ -5,6 +5,7 @@ mod down;
 mod failure;
 mod in_force;
 mod initramfs;
+mod names;
 mod notes;
 mod plan;
 mod service;
@@ -17,6 +18,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 pub use failure::Failure;
+pub use names::known as known_names;
 
 use crate::cli::{Cli, Command, Part, Way};
 use crate::host::{self, Hypervisor};

@@ -20,8 +20,13 @@ pub(super) type WaitingGuests = BTreeMap<String, Vec<String>>;
 pub(super) fn waiting_guests(config: &Config, facts: &Facts, graph: &Graph) -> WaitingGuests {
     match &facts.libvirt {
         Some(_) => of_graph(config, facts, graph),
-        None => of_tables_and_note(config, read(Path::new(FOLDER))),
+        None => of_tables_and_note(config, noted()),
     }
+}
+
+/// What the note says.
+pub(super) fn noted() -> WaitingGuests {
+    read(Path::new(FOLDER))
 }
 
 /// Leaves the note, where it says something new.
