@@ -1,6 +1,7 @@
-//! The whole program: the verbs, with libvirt.
+//! The whole program: the verbs, with libvirt, and the manual.
 
 mod libvirt;
+mod manual;
 
 use std::process::ExitCode;
 
@@ -12,5 +13,6 @@ fn main() -> ExitCode {
     if verbs::is_worker() {
         return verbs::worker();
     }
-    verbs::run(&Cli::parse(), Some(|uri| std::sync::Arc::new(libvirt::Libvirt::new(uri))))
+    let connect: verbs::Connect = |uri| std::sync::Arc::new(libvirt::Libvirt::new(uri));
+    manual::run(connect).unwrap_or_else(|| verbs::run(&Cli::parse(), Some(connect)))
 }

@@ -9,6 +9,8 @@ use std::{
 
 /// The floors, top to bottom, and what each uses. Each may use only what stands below it, so there is no circle and no arrow up.
 const FLOORS: &[(&str, &[&str])] = &[
+    // Man pages and completions, made from the command line. Like the libvirt adapter it belongs to the main program.
+    ("manual", &["verbs", "cli", "report"]),
     // What a person or systemd calls.
     (
         "verbs",
@@ -55,7 +57,9 @@ const CRATES: &[(&str, &[&str])] = &[
     ("toml", &["config"]),
     ("annotate_snippets", &["config"]),
     ("sd_notify", &["report", "verbs"]),
-    ("clap", &["main", "bin", "cli"]),
+    ("clap", &["main", "bin", "cli", "manual"]),
+    ("clap_complete", &["manual"]),
+    ("clap_mangen", &["manual"]),
 ];
 
 /// Where a SAFETY reason may stand.
