@@ -13,19 +13,27 @@ libexec = $(DESTDIR)$(PREFIX)/libexec/virt-unlock
 units   = $(DESTDIR)$(PREFIX)/lib/systemd/system
 dracut  = $(DESTDIR)$(PREFIX)/lib/dracut/modules.d/70virt-unlock
 doc     = $(DESTDIR)$(PREFIX)/share/doc/virt-unlock
+share   = $(DESTDIR)$(PREFIX)/share
 etc     = $(DESTDIR)/etc/virt-unlock
 
 programs      := $(release)/virt-unlock $(release)/virt-unlock-volumes
 unit_files    := units/virt-unlock.service units/virt-unlock-guests.service
 dracut_files  := $(wildcard dracut/70virt-unlock/*)
 documentation := README.md LICENSE config.example.toml
+# What the program writes of itself, below share.
+pages         := man8/virt-unlock.8 man8/virt-unlock.service.8 man8/virt-unlock-guests.service.8 man8/virt-unlock@.service.8 \
+                 man5/virt-unlock.toml.5 man7/virt-unlock-migration.7
+completions   := bash-completion/completions/virt-unlock zsh/vendor-completions/_virt-unlock \
+                 fish/vendor_completions.d/virt-unlock.fish
+generated     := $(addprefix man/,$(pages)) $(completions)
+made          := $(release)/share/.made
 
 .PHONY: help demo build install uninstall test test-quick lint stage clean
 
 help:
 	@echo "make demo        boot a host with two encrypted guests in this terminal, to be unlocked by you"
 	@echo "                 (ANSWER='correct horse': types by itself, and exits 0 only if all of it held)"
-	@echo "make build       compile the programs (release)"
+	@echo "make build       compile the programs (release); they write their man pages and completions"
 	@echo "make install     put what was built in place; runs no compiler (DESTDIR=$(DESTDIR) PREFIX=$(PREFIX))"
 	@echo "make uninstall   remove it again; the configuration stays"
 	@echo "make test        every check, the booted hosts too (minutes; installs the Debian packages it needs)"
@@ -36,13 +44,20 @@ help:
 build:
 	tests/setup.sh build
 	$(CARGO) build --locked --release
+	$(MAKE) --no-print-directory $(made)
 
 # Whoever installs is often root, who should not compile.
 $(programs):
 	@echo "$@ is not there. Run 'make build' first, as yourself; then 'make install', as root." >&2; exit 1
 
-install: $(programs) $(unit_files) $(dracut_files) $(documentation)
-	install -d $(bin) $(libexec) $(units) $(dracut) $(doc) $(etc)
+$(made): $(release)/virt-unlock
+	rm -rf $(@D)
+	$(release)/virt-unlock generate man $(@D)/man
+	$(release)/virt-unlock generate completions $(@D)
+	touch $@
+
+install: $(programs) $(made) $(unit_files) $(dracut_files) $(documentation)
+	install -d $(bin) $(libexec) $(units) $(dracut) $(doc) $(etc) $(sort $(dir $(addprefix $(share)/,$(generated))))
 	install -m 755 $(release)/virt-unlock $(bin)
 	install -m 755 $(release)/virt-unlock-volumes $(libexec)
 	install -m 644 $(documentation) $(doc)
@@ -51,9 +66,12 @@ install: $(programs) $(unit_files) $(dracut_files) $(documentation)
 	for unit in $(unit_files); do put $$unit $(units) 644 || exit 1; done; \
 	for file in $(dracut_files); do put $$file $(dracut) 644 || exit 1; done
 	chmod 755 $(dracut)/module-setup.sh
+	for file in $(generated); do \
+	    sed 's|/usr/lib|$(PREFIX)/lib|g' $(dir $(made))$$file >$(share)/$$file && chmod 644 $(share)/$$file || exit 1; \
+	done
 
 uninstall:
-	rm -f $(bin)/virt-unlock $(addprefix $(units)/,$(notdir $(unit_files)))
+	rm -f $(bin)/virt-unlock $(addprefix $(units)/,$(notdir $(unit_files))) $(addprefix $(share)/,$(generated))
 	rm -rf $(libexec) $(dracut) $(doc)
 	[ ! -d $(etc) ] || rmdir --ignore-fail-on-non-empty $(etc)
 

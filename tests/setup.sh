@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 build=(gcc libc6-dev pkg-config clang libclang-dev libcryptsetup-dev libvirt-dev libblkid-dev)
-test=(binutils cryptsetup-bin qemu-utils systemd)
+test=(binutils cryptsetup-bin qemu-utils systemd make mandoc man-db bash-completion zsh fish)
 mapfile -t boot <host/packages
 
 wanted=()
