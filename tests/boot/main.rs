@@ -4,6 +4,7 @@
 mod host;
 
 mod answers;
+mod beside;
 mod by_hand;
 mod harness;
 mod initramfs;
