@@ -28,7 +28,7 @@ completions   := bash-completion/completions/virt-unlock zsh/vendor-completions/
 generated     := $(addprefix man/,$(pages)) $(completions)
 made          := $(release)/share/.made
 
-.PHONY: help demo build install uninstall test test-quick lint stage clean
+.PHONY: help demo build install uninstall deb rpm test test-quick lint stage clean
 
 help:
 	@echo "make demo        boot a host with two encrypted guests in this terminal, to be unlocked by you"
@@ -36,6 +36,8 @@ help:
 	@echo "make build       compile the programs (release); they write their man pages and completions"
 	@echo "make install     put what was built in place; runs no compiler (DESTDIR=$(DESTDIR) PREFIX=$(PREFIX))"
 	@echo "make uninstall   remove it again; the configuration stays"
+	@echo "make deb         pack what was built for Debian, below target/packages"
+	@echo "make rpm         the same for hosts with rpm"
 	@echo "make test        every check, the booted hosts too (minutes; installs the Debian packages it needs)"
 	@echo "make test-quick  the same without a boot"
 	@echo "make lint        formatting and clippy alone"
@@ -80,14 +82,22 @@ stage: build
 	rm -rf $(stage)
 	$(MAKE) --no-print-directory install DESTDIR=$(stage) PREFIX=/usr
 
+deb: build
+	tests/setup.sh deb
+	packaging/build.sh deb
+
+rpm: build
+	tests/setup.sh rpm
+	packaging/build.sh rpm
+
 demo:
 	tests/setup.sh build boot
 	$(MAKE) --no-print-directory stage
 	tests/host/cargo-test.sh --quiet --test demo
 
 test:
-	tests/setup.sh build test boot
-	tests/suite.sh lint quick licences stage boot
+	tests/setup.sh build test boot packages
+	tests/suite.sh lint quick licences stage packages boot
 
 test-quick:
 	tests/setup.sh build test
@@ -99,4 +109,4 @@ lint:
 
 # Not `cargo clean`: the image of the host takes minutes to make, and lies below target too.
 clean:
-	rm -rf $(target)/debug $(target)/release $(stage)
+	rm -rf $(target)/debug $(target)/release $(stage) target/packages

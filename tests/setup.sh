@@ -1,6 +1,7 @@
 #!/bin/bash
-# Installs what is missing of the Debian packages for some parts of the work: setup.sh build|test|boot...
+# Installs what is missing of the Debian packages for some parts of the work: setup.sh build|test|boot|deb|rpm|packages...
 #   build   to compile the program         test   for the tests that boot nothing         boot   for tests and demo on booted hosts
+#   deb     to pack it for Debian          rpm    to pack it for others                   packages   to pack it and check the packages
 # Debian 12 or 13. Asks apt only when something is missing; uses sudo when it is not root.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -8,11 +9,14 @@ cd "$(dirname "$0")"
 build=(gcc libc6-dev pkg-config clang libclang-dev libcryptsetup-dev libvirt-dev libblkid-dev)
 test=(binutils cryptsetup-bin qemu-utils systemd make mandoc man-db bash-completion zsh fish)
 mapfile -t boot <host/packages
+deb=(debhelper dpkg-dev)
+rpm=(rpm)
+packages=("${deb[@]}" "${rpm[@]}" busybox-static lintian rpmlint)
 
 wanted=()
 for part; do
-    declare -n packages=$part
-    wanted+=("${packages[@]}")
+    declare -n of_part=$part
+    wanted+=("${of_part[@]}")
 done
 missing=()
 for package in "${wanted[@]}"; do

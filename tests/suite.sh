@@ -2,7 +2,7 @@
 # Runs the checks named by its arguments, in their order; each gets a heading and its time. The Makefile calls it.
 #   lint      formatting and clippy                  quick   every test that boots nothing
 #   licences  what the program is made of            stage   the release build, installed below target/stage
-#   boot      tests on booted hosts (minutes)
+#   packages  a deb and an rpm, and what is in them  boot      tests on booted hosts (minutes)
 # It ends with the first that fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -52,6 +52,8 @@ licences() {
     fi
 }
 
+packages() { packaging/build.sh deb && packaging/build.sh rpm && tests/packages.sh; }
+
 # As many hosts at once as there is room for: each has two processors and 1.5 GiB, and is mostly busy.
 hosts_at_once() {
     local room=$(($(awk '/^MemAvailable/ { print $2 }' /proc/meminfo) / 2000000)) cores=$((($(nproc) + 1) / 2))
@@ -69,6 +71,7 @@ for part; do
     quick) step "tests that boot nothing" quick ;;
     licences) step "licences, sources, advisories" licences ;;
     stage) step "release build, installed below target/stage" "${MAKE:-make}" --no-print-directory stage ;;
+    packages) step "packages" packages ;;
     boot)
         # Here, so that the tests' own last lines are the last ones.
         printf '%s\n' "" "${times[@]}"
