@@ -1,10 +1,11 @@
 //! The image of the host: built once by `image.sh`, then only read.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::OnceLock,
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 /// The folder of a built image.
@@ -16,12 +17,27 @@ impl Image {
     /// The image, built first if it is not there (minutes; the script says on standard error what it does).
     pub fn get() -> &'static Self {
         static IMAGE: OnceLock<Image> = OnceLock::new();
-        IMAGE.get_or_init(|| Self::build().unwrap_or_else(|error| panic!("no image of a host to boot: {error}")))
+        IMAGE.get_or_init(|| Self::build("image.sh", None))
     }
 
-    fn build() -> io::Result<Self> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/host/image.sh");
-        let output = Command::new(&script).stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
+    /// A host of this suite with apt, and without libvirt, LVM and whatever else our package asks for. It has no data disk.
+    pub fn bare(suite: &'static str) -> &'static Self {
+        static IMAGES: Mutex<BTreeMap<&str, &Image>> = Mutex::new(BTreeMap::new());
+        let mut images = IMAGES.lock().unwrap_or_else(PoisonError::into_inner);
+        images
+            .entry(suite)
+            .or_insert_with(|| Box::leak(Box::new(Self::build("bare.sh", Some(suite)))))
+    }
+
+    fn build(script: &str, suite: Option<&str>) -> Self {
+        Self::built(script, suite).unwrap_or_else(|error| panic!("no image of a host to boot: {error}"))
+    }
+
+    fn built(script: &str, suite: Option<&str>) -> io::Result<Self> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/host").join(script);
+        let mut command = Command::new(&script);
+        command.envs(suite.map(|suite| ("SUITE", suite)));
+        let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
         if !output.status.success() {
             return Err(io::Error::other(format!("{} ended with {}", script.display(), output.status)));
         }

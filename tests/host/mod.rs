@@ -77,6 +77,7 @@ fn patience(limit: Duration) -> Duration {
 /// A host that is still to be booted.
 pub struct Builder {
     name: String,
+    bare: Option<&'static str>,
     archive: Archive,
     prepare: String,
     kernel_arguments: Vec<String>,
@@ -85,6 +86,12 @@ pub struct Builder {
 }
 
 impl Builder {
+    /// A bare host of this suite of Debian instead of the one that has all that we need; the data disk is the same.
+    pub fn bare(mut self, suite: &'static str) -> Self {
+        self.bare = Some(suite);
+        self
+    }
+
     /// A file in the host, readable by all.
     pub fn file(mut self, path: &str, content: impl Into<Vec<u8>>) -> Self {
         self.archive.host_file(path, content, 0o644);
@@ -160,18 +167,21 @@ impl Builder {
     }
 
     fn start(mut self) -> io::Result<Host> {
-        let image = Image::get();
+        let image = self.bare.map_or_else(Image::get, Image::bare);
         let logs = image.beside("logs")?;
         for kind in ["console", "shell", "shell-line", "terminal", "qemu"] {
             let _ = fs::remove_file(logs.join(format!("{}.{kind}.log", self.name)));
         }
         let folder = Folder::new(image.beside("run")?.join(format!("{}-{}", self.name, process::id())))?;
         let mut disks = Vec::new();
-        for disk in ["root", "data"] {
-            let overlay = folder.0.join(format!("{disk}.qcow2"));
-            image::overlay(&image.file(&format!("{disk}.img")), &overlay)?;
-            disks.push(overlay);
+        for (disk, image) in [("root", image), ("data", Image::get())] {
+            disks.push(folder.overlay(image, disk)?);
         }
+        // A bare host has not got the programs for that.
+        let examined_from = match self.bare {
+            Some(_) => Some(folder.overlay(Image::get(), "root-examined")?),
+            None => None,
+        };
         if !self.prepare.is_empty() {
             self.archive.initrd_file("prepare", self.prepare);
         }
@@ -187,13 +197,14 @@ impl Builder {
         })?;
         Ok(Host {
             machine,
+            image,
             name: self.name,
             kernel_arguments: self.kernel_arguments,
             memory_mib: self.memory_mib,
             disks,
             folder,
             initramfs: None,
-            examined_from: None,
+            examined_from,
         })
     }
 }
@@ -201,6 +212,7 @@ impl Builder {
 /// A host with its disks, running or off.
 pub struct Host {
     machine: Machine,
+    image: &'static Image,
     name: String,
     kernel_arguments: Vec<String>,
     memory_mib: u32,
@@ -217,6 +229,7 @@ impl Host {
     pub fn builder(name: &str) -> Builder {
         Builder {
             name: name.to_owned(),
+            bare: None,
             archive: Archive::default(),
             prepare: String::new(),
             kernel_arguments: KERNEL_ARGUMENTS.split_whitespace().map(str::to_owned).collect(),
@@ -398,7 +411,7 @@ impl Host {
     }
 
     fn machine_on(&self, disks: &[(PathBuf, bool)], archive: &Archive, suffix: &str) -> io::Result<Machine> {
-        let image = Image::get();
+        let image = if suffix.is_empty() { self.image } else { Image::get() };
         // What looks at the disks afterwards is the image's own.
         let initrd = match &self.initramfs {
             Some(initramfs) if suffix.is_empty() => initramfs.clone(),
@@ -424,6 +437,14 @@ impl Folder {
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path)?;
         Ok(Self(path))
+    }
+
+    /// A disk of its own for a host, that begins as the image's root or data disk is.
+    fn overlay(&self, image: &Image, disk: &str) -> io::Result<PathBuf> {
+        let overlay = self.0.join(format!("{disk}.qcow2"));
+        let base = disk.split('-').next().unwrap_or(disk);
+        image::overlay(&image.file(&format!("{base}.img")), &overlay)?;
+        Ok(overlay)
     }
 
     /// The image's initrd with `archive` behind it.
