@@ -9,6 +9,7 @@ mod by_hand;
 mod harness;
 mod initramfs;
 mod interrupted;
+mod package;
 mod product;
 mod stubborn;
 mod whole_way;
