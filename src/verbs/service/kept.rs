@@ -1,0 +1,87 @@
+//! The configuration that a way up went by, kept for the way down.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config;
+use crate::host::lock::FOLDER;
+use crate::report::{complain, plain};
+use crate::verbs::in_force::in_force;
+use crate::verbs::session::Session;
+use crate::verbs::{App, Failure};
+
+/// The configuration that the last way up went by: the way down must not depend on what somebody is editing.
+const RUNNING_CONFIG: &str = "running.toml";
+
+/// For the way down: the configuration as it is, with what is open by that of the way up and was taken out or changed since; or, if
+/// somebody has just broken it, the one of the way up.
+pub(super) fn session_of_running(app: &App) -> Result<Session, Failure> {
+    let kept = running_config();
+    let failure = match Session::begin(app, false) {
+        Err(failure @ Failure::Config(_)) => failure,
+        other => return Ok(with_forgotten(other?, &kept)),
+    };
+    if !kept.exists() {
+        return Err(failure);
+    }
+    complain(&failure.to_string());
+    complain(&format!(
+        "<4>the configuration is wrong: going down by the one that was in force on the way up, {}",
+        kept.display()
+    ));
+    Session::with_config(app, Some(&kept), false)
+}
+
+fn with_forgotten(mut session: Session, kept: &Path) -> Session {
+    // It was right when it was kept; one that another version of this program wrote is no help.
+    let Ok(loaded) = config::load(Some(kept)) else {
+        return session;
+    };
+    let devices = Arc::clone(&session.host.devices);
+    let (config, forgotten) = in_force(session.config, &loaded.config, |volume| devices.volume_facts(volume));
+    session.config = config;
+    for name in forgotten {
+        complain(&format!(
+            "<4>volume {name} is open, but not as the configuration has it now: going down by the one of the way up, {}",
+            kept.display()
+        ));
+    }
+    session
+}
+
+pub(super) fn keep_configuration(session: &Session) {
+    // One after the other they are one file: a table may stand once in all of them, and nothing stands outside of a table.
+    let text = session
+        .files
+        .iter()
+        .map(|(_, text)| text.as_str())
+        .collect::<Vec<_>>()
+        .join("\n");
+    let (kept, new) = (running_config(), running_config().with_extension("new"));
+    let open = || {
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&new)
+    };
+    let written = fs::create_dir_all(FOLDER)
+        .and_then(|()| open())
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .and_then(|()| fs::rename(&new, &kept));
+    if let Err(error) = written {
+        complain(&format!(
+            "<4>the configuration is not kept for the way down: {}: {}",
+            kept.display(),
+            plain(&error.to_string())
+        ));
+    }
+}
+
+fn running_config() -> PathBuf {
+    Path::new(FOLDER).join(RUNNING_CONFIG)
+}

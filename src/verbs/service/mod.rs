@@ -1,0 +1,44 @@
+//! What the two units run. virt-unlock.service asks, opens and mounts, and on its way back unmounts and closes;
+//! virt-unlock-guests.service starts each domain as its volumes come open, whoever opened them, and shuts the domains down.
+
+mod guests;
+mod heartbeat;
+mod keeper;
+mod kept;
+mod ready;
+mod volumes;
+
+use std::sync::Arc;
+use std::thread;
+
+use super::Failure;
+use super::session::Session;
+use crate::cancel::Cancel;
+use crate::engine::Summary;
+use crate::event::{Events, Happened};
+use crate::host::units::{BusError, Systemd};
+
+pub(super) use guests::{guests_down, guests_up};
+pub(super) use volumes::{volumes_down, volumes_up};
+
+const VOLUMES_UNIT: &str = "virt-unlock.service";
+const GUESTS_UNIT: &str = "virt-unlock-guests.service";
+
+/// Orders something of systemd, and does not wait for it: early in a boot and late in a shutdown the message bus takes its time.
+fn order(session: &Session, what: fn(&Systemd, &Cancel) -> Result<(), BusError>) -> Result<(), Failure> {
+    let (systemd, never) = (Arc::clone(&session.systemd), Cancel::new()?);
+    // A bus that is not there yet, or not any more, is a boot or a shutdown: systemd does it by its own plan then.
+    thread::Builder::new()
+        .name("order".to_owned())
+        .spawn(move || what(&systemd, &never))?;
+    Ok(())
+}
+
+fn say_end(events: &Events, summary: &Summary, good: &str, bad: &str) {
+    let happened = if summary.is_good() {
+        Happened::Note(good.to_owned())
+    } else {
+        Happened::Warning(bad.to_owned())
+    };
+    events.say(None, happened);
+}

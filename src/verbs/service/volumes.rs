@@ -1,0 +1,104 @@
+//! What virt-unlock.service runs: the way of the volumes.
+
+use std::path::Path;
+use std::time::Instant;
+
+use super::heartbeat::Heartbeat;
+use super::kept::{keep_configuration, session_of_running};
+use super::ready::Ready;
+use super::{GUESTS_UNIT, VOLUMES_UNIT, order, say_end};
+use crate::cancel::Cancel;
+use crate::engine::down::Down;
+use crate::engine::up::{Opening, Up};
+use crate::engine::walk;
+use crate::event::{Events, Happened};
+use crate::host::lock::{Demand, FOLDER, Part};
+use crate::host::orders::{Order, Orders};
+use crate::plan::{self, Names};
+use crate::report::Report;
+use crate::verbs::session::Session;
+use crate::verbs::up::{is_of_volumes, unlocker};
+use crate::verbs::{App, Failure, Verdict, notes};
+
+/// `ExecStart=` of virt-unlock.service.
+pub(in crate::verbs) fn volumes_up(app: &App) -> Result<Verdict, Failure> {
+    let session = Session::begin(app, false)?;
+    keep_configuration(&session);
+    let orders = Orders::listen(|_| true)?;
+    let report = Report::for_service(app.verbosity, Path::new(FOLDER), is_of_volumes);
+    let _heartbeat = Heartbeat::begin()?;
+    let ready = Ready::within(session.config.host.hold_login)?;
+    // Wanted by this unit already; needed where this unit alone was stopped and started again.
+    order(&session, |systemd, cancel| systemd.start_unit(GUESTS_UNIT, cancel))?;
+    let (shown, asked) = (report.events(), ready.clone());
+    let events = Events::new(move |event| {
+        if matches!(event.happened, Happened::Asking(_)) {
+            asked.is_asked();
+        }
+        shown.pass(event);
+    });
+    loop {
+        let walked = ask_and_open(&session, &orders.cancel(), &events, &ready);
+        match (orders.take()?, walked) {
+            // Somebody at a terminal takes over. What is still closed when he is through is asked for again.
+            (Some(Order::Yield), _) => {}
+            (Some(Order::Terminate), _) if !ready.is_sent() => {
+                // The start was still going on, so systemd runs no ExecStop=: the way back is ours.
+                return close_all(&session, &report.events(), &Cancel::new()?);
+            }
+            (Some(_), _) => break,
+            (None, walked) => {
+                walked?;
+                break;
+            }
+        }
+    }
+    // A start that partly failed leaves the unit active: a failed one gets no ExecStop= at shutdown. Its status line says what
+    // is missing.
+    ready.send();
+    Ok(Verdict::AsAsked)
+}
+
+fn ask_and_open(session: &Session, cancel: &Cancel, events: &Events, ready: &Ready) -> Result<(), Failure> {
+    let _lock = Session::lock(Part::Volumes, VOLUMES_UNIT, Demand::Patience, events, cancel)?;
+    let facts = session.facts(None, events, cancel)?;
+    let graph = session.graph(&facts)?;
+    let plan = plan::up(&session.config, &facts, &graph, &Names::default())?;
+    let watch = session.watch()?;
+    let unlocker = unlocker(session, &plan, notes::waiting_guests(&session.config, &facts, &graph));
+    ready.once_none(unlocker.unanswered(), cancel)?;
+    let hands = Up::new(
+        &session.config,
+        &session.host,
+        &watch,
+        Opening::Here(Box::new(unlocker)),
+        &plan,
+        &facts,
+    );
+    walk(&plan, &hands, events, cancel);
+    Ok(())
+}
+
+/// `ExecStop=` of virt-unlock.service. While guests still use a volume it waits, and closes each as soon as it is free.
+pub(in crate::verbs) fn volumes_down(app: &App) -> Result<Verdict, Failure> {
+    let session = session_of_running(app)?;
+    let orders = Orders::listen(|order| order == Order::Terminate)?;
+    let report = Report::for_service(app.verbosity, Path::new(FOLDER), is_of_volumes);
+    let _heartbeat = Heartbeat::begin()?;
+    close_all(&session, &report.events(), &orders.cancel())
+}
+
+fn close_all(session: &Session, events: &Events, cancel: &Cancel) -> Result<Verdict, Failure> {
+    let deadline = Instant::now() + session.config.host.stop_deadline;
+    // At shutdown it is on its way down already. There is no PartOf=, for that would stop the guests too when this unit only
+    // crashed and is started again.
+    order(session, |systemd, cancel| systemd.stop_unit(GUESTS_UNIT, cancel))?;
+    let _lock = Session::lock(Part::Volumes, VOLUMES_UNIT, Demand::End, events, cancel)?;
+    let facts = session.facts(None, events, cancel)?;
+    let graph = session.graph(&facts)?;
+    let plan = plan::down(&facts, &graph, &Names::default())?;
+    let hands = Down::new(&session.config, &session.host, deadline, &facts);
+    let summary = walk(&plan, &hands, events, cancel);
+    say_end(events, &summary, "all volumes are closed", "not every volume is closed");
+    Ok(summary.is_good().into())
+}
