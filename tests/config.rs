@@ -65,6 +65,10 @@ fn every_key_is_read() {
         mount = { where = "/srv/vm/", type = "ext4", options = "noatime,discard" }
         pools = ["vm", "iso"]
 
+        [volume.spare]
+        device = "/dev/vg0/spare"
+        noauto = true
+
         [domain."Mail server"]
         start = true
         after = ["web"]
@@ -116,7 +120,9 @@ fn every_key_is_read() {
     vm.flags.private = false;
     vm.pools = vec!["vm".into(), "iso".into()];
     vm.initramfs = true;
-    assert_eq!(config.volumes, [mail, vm]);
+    let mut spare = Volume::new("spare", DeviceSpec::Path("/dev/vg0/spare".into()));
+    spare.noauto = true;
+    assert_eq!(config.volumes, [mail, vm, spare]);
 
     let mut server = DomainConfig::new("Mail server");
     server.start = Start::Always;

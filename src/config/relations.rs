@@ -16,6 +16,7 @@ pub(super) fn check(tables: &Tables, complaints: &mut Complaints) {
     check_devices(&tables.volumes, complaints);
     check_mounts(&tables.volumes, complaints);
     check_pools(&tables.volumes, complaints);
+    check_noauto(&tables.volumes, complaints);
 
     let volumes = Order::of_volumes(&tables.volumes);
     volumes.check_circles("volume", complaints);
@@ -130,6 +131,25 @@ fn check_pools(volumes: &[VolumeTable], complaints: &mut Complaints) {
                 Entry::Vacant(free) => {
                     free.insert((read, &pool.place));
                 }
+            }
+        }
+    }
+}
+
+/// What waits for a volume that nobody opens by itself would never be opened at boot.
+fn check_noauto(volumes: &[VolumeTable], complaints: &mut Complaints) {
+    for read in volumes.iter().filter(|read| !read.volume.noauto && !read.noauto_unread) {
+        for after in &read.after {
+            let Some(other) = volumes.iter().find(|other| other.volume.name == after.value) else {
+                continue;
+            };
+            if other.volume.noauto {
+                let (this, other) = (header("volume", &read.volume.name), header("volume", &other.volume.name));
+                let message = format!(
+                    "{other} has `noauto = true`, so {this}, which waits for it, would never be opened at boot: write \
+                     `noauto = true` there too, or take one of the two out"
+                );
+                complaints.at(&after.place, message);
             }
         }
     }

@@ -75,6 +75,8 @@ pub struct Volume {
     pub tries: u32,
     /// Volumes that must be open first.
     pub after: Vec<String>,
+    /// Not opened unless it is named, or needed by what is named.
+    pub noauto: bool,
     /// How long to wait for the device to appear.
     pub device_timeout: Duration,
     /// How device-mapper is to run it.
@@ -98,6 +100,7 @@ impl Volume {
             passphrase_group: None,
             tries: 3,
             after: Vec::new(),
+            noauto: false,
             device_timeout: Duration::from_secs(90),
             flags: OpenFlags {
                 private: true,

@@ -16,6 +16,7 @@ pub(super) const KEYS: [&str; 17] = [
     "passphrase-group",
     "tries",
     "after",
+    "noauto",
     "device-timeout",
     "read-only",
     "discard",
@@ -40,6 +41,8 @@ pub(super) struct VolumeTable {
     pub(super) device: Option<Place>,
     /// Its `after`, entry by entry.
     pub(super) after: Vec<Located<String>>,
+    /// Whether `noauto` is there and could not be read: it may be `true` as well.
+    pub(super) noauto_unread: bool,
     /// Where its mount point stands.
     pub(super) mount: Option<Place>,
     /// Its `pools`, entry by entry.
@@ -62,6 +65,7 @@ pub(super) fn read(reader: &mut Reader<'_>, entry: &Entry<'_>, table: &DeTable<'
         name: entry.key_place.clone(),
         device: None,
         after: Vec::new(),
+        noauto_unread: false,
         mount: None,
         pools: Vec::new(),
         initramfs: None,
@@ -138,6 +142,10 @@ fn read_key(reader: &mut Reader<'_>, read: &mut VolumeTable, entry: &Entry<'_>, 
             read.after = reader.strings(value);
             volume.after = texts(&read.after);
         }
+        "noauto" => match reader.boolean(value) {
+            Some(noauto) => volume.noauto = noauto,
+            None => read.noauto_unread = true,
+        },
         "device-timeout" => volume.device_timeout = reader.duration(value).unwrap_or(volume.device_timeout),
         "read-only" => set(reader, value, &mut volume.flags.read_only),
         "discard" => set(reader, value, &mut volume.flags.discard),

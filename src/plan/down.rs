@@ -9,15 +9,20 @@ use crate::graph::{Graph, Layer, Need};
 /// # Errors
 /// When a name is neither a volume nor a domain.
 pub fn down(facts: &Facts, graph: &Graph, names: &Names) -> Result<Plan, UnknownName> {
-    let nodes = graph.nodes();
     let chosen = names.places(graph)?.map(|places| graph.with_dependents(&places));
+    Ok(of_chosen(facts, graph, chosen.as_deref()))
+}
+
+/// The way down of those that are marked; `None`: of everything.
+pub(super) fn of_chosen(facts: &Facts, graph: &Graph, chosen: Option<&[bool]>) -> Plan {
+    let nodes = graph.nodes();
     let last = nodes.len().saturating_sub(1);
     let mut steps: Vec<Step> = nodes
         .iter()
         .enumerate()
         .rev()
         .map(|(place, node)| {
-            let asked = chosen.as_ref().is_none_or(|chosen| chosen[place]);
+            let asked = chosen.is_none_or(|chosen| chosen[place]);
             let (mut action, mut reason) = judge(facts, &node.layer);
             if action.is_work() && !asked {
                 (action, reason) = (Action::Leave, format!("{reason}; not asked for"));
@@ -44,13 +49,13 @@ pub fn down(facts: &Facts, graph: &Graph, names: &Names) -> Result<Plan, Unknown
     for step in &mut steps {
         step.waits_for.sort_unstable_by_key(|wait| wait.step);
     }
-    Ok(Plan {
+    Plan {
         direction: Direction::Down,
         steps,
-    })
+    }
 }
 
-fn judge(facts: &Facts, layer: &Layer) -> (Action, String) {
+pub(super) fn judge(facts: &Facts, layer: &Layer) -> (Action, String) {
     match layer {
         Layer::Volume(name) => match facts.volumes.get(&**name).map(|found| &found.mapping) {
             Some(Mapping::Open(_)) => (Action::Close, "open".to_owned()),

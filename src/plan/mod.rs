@@ -1,11 +1,15 @@
 //! Configuration and facts in, a plan out: for every layer what is to be done and why, or why not. Pure: same input, same plan.
 
 mod down;
+mod release;
+mod seen;
 mod up;
 
 use std::collections::BTreeSet;
 
 pub use down::down;
+pub use release::{release, stop};
+pub use seen::Seen;
 pub use up::up;
 
 use crate::graph::{Graph, Layer};
@@ -109,7 +113,7 @@ impl Plan {
 
     /// The same plan with the work on all other layers left to somebody else, for the reason `why`.
     #[must_use]
-    pub fn only(mut self, ours: fn(&Layer) -> bool, why: &str) -> Self {
+    pub fn only(mut self, ours: impl Fn(&Layer) -> bool, why: &str) -> Self {
         for step in self
             .steps
             .iter_mut()
@@ -121,10 +125,36 @@ impl Plan {
         self
     }
 
+    /// The same plan of a way up without the work on some layers, and without that on what cannot be up without them.
+    #[must_use]
+    pub fn without(mut self, left: impl Fn(&Layer) -> bool, why: &str) -> Self {
+        let mut gone = vec![false; self.steps.len()];
+        for place in 0..self.steps.len() {
+            let step = &self.steps[place];
+            if !step.action.is_work() {
+                continue;
+            }
+            let lost = step.waits_for.iter().find(|wait| wait.must_succeed && gone[wait.step]);
+            let reason = match lost {
+                _ if left(&step.layer) => format!("{}; {why}", step.reason),
+                Some(wait) => needs(&self.steps[wait.step]),
+                None => continue,
+            };
+            gone[place] = true;
+            (self.steps[place].action, self.steps[place].reason) = (Action::Leave, reason);
+        }
+        self
+    }
+
     /// The step of a layer.
     pub fn step(&self, layer: &Layer) -> Option<&Step> {
         self.steps.iter().find(|step| &step.layer == layer)
     }
+}
+
+/// Why something is not done that needs what this step leaves alone.
+fn needs(step: &Step) -> String {
+    format!("needs {}: {}", step.layer, step.reason)
 }
 
 /// Which layers are meant.
@@ -152,7 +182,8 @@ impl Names {
         self.0.is_empty()
     }
 
-    fn mean(&self, layer: &Layer) -> bool {
+    /// Whether this layer is one that is named.
+    pub fn mean(&self, layer: &Layer) -> bool {
         // A volume's name means its mount too; a pool has no name of its own here.
         !matches!(layer, Layer::Pool(_)) && self.0.contains(layer.name())
     }

@@ -1,9 +1,12 @@
 //! The way up.
 
-use super::{Action, Direction, Names, Plan, Step, UnknownName, Wait};
+use super::{Action, Direction, Names, Plan, Step, UnknownName, Wait, needs};
 use crate::config::{Config, Start};
 use crate::facts::{DomainFacts, Facts, Mapping, MountState, PoolState};
 use crate::graph::{Graph, Layer, Need};
+
+/// Why a volume is left alone unless somebody names it.
+const NOAUTO: &str = "noauto: only by its name";
 
 /// What `up` has to do.
 ///
@@ -15,7 +18,10 @@ pub fn up(config: &Config, facts: &Facts, graph: &Graph, names: &Names) -> Resul
         .map(|places| with_pools(graph, graph.with_required(&places)));
     let mut steps: Vec<Step> = Vec::with_capacity(graph.nodes().len());
     for (place, node) in graph.nodes().iter().enumerate() {
-        let asked = chosen.as_ref().is_none_or(|chosen| chosen[place]);
+        let asked = match &chosen {
+            Some(chosen) => chosen[place],
+            None => !is_noauto(config, &node.layer),
+        };
         let (mut action, mut reason) = judge(config, facts, &node.layer, names);
         if action == Action::StartPool && is_active(facts, &node.layer) {
             // Only one that became active before its mount has to look again.
@@ -24,19 +30,20 @@ pub fn up(config: &Config, facts: &Facts, graph: &Graph, names: &Names) -> Resul
         }
         // What cannot be done is no failure where nobody asked for it.
         if (action.is_work() || action == Action::Blocked) && !asked {
-            (action, reason) = (Action::Leave, format!("{reason}; not asked for"));
+            let why = if names.is_all() { NOAUTO } else { "not asked for" };
+            (action, reason) = (Action::Leave, format!("{reason}; {why}"));
         }
-        let blocker = node
-            .needs
-            .iter()
-            .find(|(need, kind)| *kind == Need::Requires && matches!(steps[*need].action, Action::Blocked | Action::Leave));
-        if let Some((need, _)) = blocker
-            && action.is_work()
-        {
-            (action, reason) = (
-                Action::Blocked,
-                format!("needs {}: {}", steps[*need].layer, steps[*need].reason),
-            );
+        // Nobody asked for what is left alone, so what needs it has not failed, whatever else it needs.
+        for lacking in [Action::Blocked, Action::Leave] {
+            let lost = node
+                .needs
+                .iter()
+                .find(|(need, kind)| *kind == Need::Requires && steps[*need].action == lacking);
+            if let Some((need, _)) = lost
+                && (action.is_work() || action == Action::Blocked)
+            {
+                (action, reason) = (lacking, needs(&steps[*need]));
+            }
         }
         let waits_for = node
             .needs
@@ -57,6 +64,11 @@ pub fn up(config: &Config, facts: &Facts, graph: &Graph, names: &Names) -> Resul
         direction: Direction::Up,
         steps,
     })
+}
+
+/// A volume that waits until it is named, or its mount.
+fn is_noauto(config: &Config, layer: &Layer) -> bool {
+    matches!(layer, Layer::Volume(_) | Layer::Mount(_)) && config.volume(layer.name()).is_some_and(|volume| volume.noauto)
 }
 
 /// A volume's pools come with it: they are no use of it but a part of it.

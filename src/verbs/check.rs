@@ -154,11 +154,15 @@ fn of_volume(volume: &Volume, facts: &Facts, header: Option<&Result<Header, Open
     let name = &volume.name;
     let mut found = Vec::new();
     match header {
-        None => found.push(Finding::error(
-            &about,
-            format!("its device {} is not there", volume.device),
-            "attach or activate it; `lsblk -f` shows what is there",
-        )),
+        None => found.push(Finding {
+            // What another host of the cluster uses now need not be here.
+            is_error: !volume.noauto,
+            ..Finding::error(
+                &about,
+                format!("its device {} is not there", volume.device),
+                "attach or activate it; `lsblk -f` shows what is there",
+            )
+        }),
         Some(Err(error)) => found.push(Finding::error(
             &about,
             error.to_string(),

@@ -11,7 +11,7 @@ use super::{App, Failure, NOTHING_CONFIGURED, Verdict, answer, answer_json};
 use crate::cancel::Cancel;
 use crate::config::{Config, DomainConfig, Start, Volume};
 use crate::event::Events;
-use crate::facts::{DomainFacts, Facts, Mapping, MountState};
+use crate::facts::{DomainFacts, Facts, Mapping, MountState, VolumeFacts};
 use crate::graph::{Layer, Placement};
 use crate::host::lock::{self, FOLDER, Part};
 use crate::report::{Colour, Record, Remembered, Style, Verbosity, plain};
@@ -73,6 +73,8 @@ struct VolumeStatus {
     name: String,
     device: String,
     state: VolumeState,
+    /// Whether it is wanted up; one that is closed and `noauto` is not.
+    wanted: bool,
     mount: Option<MountStatus>,
     used_by: Vec<String>,
     reason: Option<String>,
@@ -114,7 +116,7 @@ impl Status {
         for domain in facts.libvirt.iter().flat_map(|libvirt| &libvirt.domains) {
             let on: Vec<String> = placement.volumes_of(domain).into_iter().map(str::to_owned).collect();
             if !on.is_empty() || config.domain(&domain.name).is_some() {
-                domains.push(DomainStatus::of(config, domain, on, record));
+                domains.push(DomainStatus::of(config, facts, domain, on, record));
             }
         }
         if let Some(libvirt) = &facts.libvirt {
@@ -185,6 +187,9 @@ impl Status {
                 let not = if mount.mounted { "" } else { "not " };
                 words.push(format!("{not}mounted at {}", mount.at));
             }
+            if !volume.wanted {
+                words.push("noauto".to_owned());
+            }
             words.extend(volume.reason.clone());
             out.push_str(&row(
                 "volume",
@@ -230,7 +235,7 @@ fn row(kind: &str, name: &str, width: usize, state: &str, words: &[String]) -> S
 
 impl State {
     fn of(volumes: &[VolumeStatus], domains: &[DomainStatus], blind: bool, on_its_way: bool) -> Self {
-        let is_down = |volume: &VolumeStatus| volume.state == VolumeState::Closed;
+        let is_down = |volume: &VolumeStatus| volume.state == VolumeState::Closed || !volume.wanted;
         let nothing_runs = domains.iter().all(|domain| !domain.active || domain.volumes.is_empty());
         if on_its_way || volumes.iter().any(|volume| volume.state == VolumeState::Waiting) {
             Self::Waiting
@@ -249,6 +254,7 @@ impl VolumeStatus {
         let found = facts.volumes.get(&volume.name).cloned().unwrap_or_default();
         let name = || volume.name.as_str().into();
         let remembered = record.of(&Layer::Volume(name())).cloned();
+        let wanted = is_wanted(volume, &found);
         let (state, mut reason) = match (&found.mapping, &found.device, remembered) {
             (Mapping::Open(_), _, _) => (VolumeState::Open, None),
             (Mapping::Foreign(words), _, _) => (VolumeState::Failed, Some(words.clone())),
@@ -271,7 +277,7 @@ impl VolumeStatus {
             reason = match record.of(&Layer::Mount(name())) {
                 Some(Remembered::Failed(words)) => Some(words.clone()),
                 Some(Remembered::Waiting(words)) if under_way => Some(words.clone()),
-                _ => Some("not mounted: `virt-unlock up` mounts it".to_owned()),
+                _ => Some(format!("not mounted: `virt-unlock up{}` mounts it", named(volume))),
             };
         }
         let on_it = |domain: &&DomainStatus| domain.volumes.contains(&volume.name);
@@ -279,6 +285,7 @@ impl VolumeStatus {
             name: volume.name.clone(),
             device: volume.device.to_string(),
             state,
+            wanted,
             mount,
             used_by: domains.iter().filter(on_it).map(|domain| domain.name.clone()).collect(),
             reason,
@@ -286,7 +293,21 @@ impl VolumeStatus {
     }
 
     fn is_up(&self) -> bool {
-        self.state == VolumeState::Open && self.mount.as_ref().is_none_or(|mount| mount.mounted)
+        !self.wanted || self.state == VolumeState::Open && self.mount.as_ref().is_none_or(|mount| mount.mounted)
+    }
+}
+
+/// Whether a volume should be up: that is what does not wait for its name, and what somebody has opened.
+fn is_wanted(volume: &Volume, found: &VolumeFacts) -> bool {
+    !volume.noauto || found.mapping != Mapping::None
+}
+
+/// What has to be added to a command that is to touch this volume.
+fn named(volume: &Volume) -> String {
+    if volume.noauto {
+        format!(" {}", volume.name)
+    } else {
+        String::new()
     }
 }
 
@@ -307,8 +328,12 @@ impl DomainStatus {
         self.active || !self.wanted
     }
 
-    fn of(config: &Config, domain: &DomainFacts, volumes: Vec<String>, record: &Record) -> Self {
-        let wanted = config.wants(&domain.name, domain.autostart);
+    fn of(config: &Config, facts: &Facts, domain: &DomainFacts, volumes: Vec<String>, record: &Record) -> Self {
+        let waits_for_its_name = |name: &String| {
+            let volume = config.volume(name).zip(facts.volumes.get(name));
+            volume.is_some_and(|(volume, found)| !is_wanted(volume, found))
+        };
+        let wanted = config.wants(&domain.name, domain.autostart) && !volumes.iter().any(waits_for_its_name);
         let active = domain.state.is_active();
         let reason = match record.of(&Layer::Domain(domain.name.as_str().into())) {
             _ if active || !wanted => None,

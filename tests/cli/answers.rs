@@ -58,7 +58,10 @@ fn status_in_json_keeps_the_contract() {
     assert_eq!(status["state"], "degraded");
     let (mail, vm) = (&status["volumes"][0], &status["volumes"][1]);
     for volume in [mail, vm] {
-        assert_eq!(keys(volume), ["device", "mount", "name", "reason", "state", "used_by"]);
+        assert_eq!(
+            keys(volume),
+            ["device", "mount", "name", "reason", "state", "used_by", "wanted"]
+        );
     }
     assert_eq!((&mail["name"], &mail["state"]), (&"mail".into(), &"closed".into()));
     assert_eq!(mail["device"], place.path("disk").display().to_string());

@@ -438,6 +438,27 @@ fn what_the_initramfs_cannot_have() {
 }
 
 #[test]
+fn what_waits_for_a_volume_that_waits_for_its_name() {
+    let text = |first: &str, second: &str| {
+        format!("[volume.a]\ndevice = '/dev/a'\n{first}\n[volume.b]\ndevice = '/dev/b'\nafter = ['a']\n{second}\n")
+    };
+    let complaint = "6:10: [volume.a] has `noauto = true`, so [volume.b], which waits for it, would never be opened at boot: write \
+                     `noauto = true` there too, or take one of the two out";
+    for second in ["", "noauto = false"] {
+        assert_eq!(complaints(&[&text("noauto = true", second)]), [complaint], "{second}");
+    }
+    for (first, second) in [
+        ("noauto = true", "noauto = true"),
+        ("", "noauto = true"),
+        ("noauto = false", ""),
+    ] {
+        assert_eq!(complaints(&[&text(first, second)]), [""; 0], "{first}, {second}");
+    }
+    let unread = "7:10: `noauto` must be true or false (without quotes), but this is a string";
+    assert_eq!(complaints(&[&text("noauto = true", "noauto = 'yes'")]), [unread]);
+}
+
+#[test]
 fn circles() {
     check(&[
         (
@@ -562,7 +583,7 @@ fn odd_names_are_shown_as_they_would_be_written() {
         [
             "1:9: a volume cannot be named `a\\u{1b}[2J`: /dev/mapper has no `\\u{1b}` in its names, only letters and digits of ASCII and \
              `#+-.:=@_`",
-            "3:1: unknown key `try` in [volume.\"a\\u{1b}[2J\"]; known keys: `device`, `header`, `unlock`, `passphrase-group`, `tries`, `after`, `device-timeout`, `read-only`, `discard`, `same-cpu-crypt`, `submit-from-crypt-cpus`, `no-read-workqueue`, `no-write-workqueue`, `private`, `mount`, `pools`, `initramfs`",
+            "3:1: unknown key `try` in [volume.\"a\\u{1b}[2J\"]; known keys: `device`, `header`, `unlock`, `passphrase-group`, `tries`, `after`, `noauto`, `device-timeout`, `read-only`, `discard`, `same-cpu-crypt`, `submit-from-crypt-cpus`, `no-read-workqueue`, `no-write-workqueue`, `private`, `mount`, `pools`, `initramfs`",
             "5:17: `ready-timeout` is not a span of time: `x\\n` is no span of time; write it as `90s`, `3min`, `1h 30min` or `0`",
             "6:1: unknown key `colour` in [domain.\"Mail server\"]; known keys: `start`, `after`, `volumes`, `ready`, `ready-timeout`, `stop`, `stop-timeout`, `on-stop-timeout`",
         ]

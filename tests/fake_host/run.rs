@@ -168,6 +168,16 @@ impl<'a> Run<'a> {
         self.guarded(|events| walk(&plan, &hands, events, &self.cancel))
     }
 
+    /// The end of what `up` of these names began.
+    pub fn stop(&self) -> Report {
+        let ports = self.ports();
+        let facts = self.facts();
+        let graph = graph::of(self.config, &facts).unwrap();
+        let plan = plan::stop(self.config, &facts, &graph, &self.names, |_| false).unwrap();
+        let hands = Down::new(self.config, &ports, Instant::now() + self.deadline, &facts).with_pace(self.pace);
+        self.guarded(|events| walk(&plan, &hands, events, &self.cancel))
+    }
+
     /// Waits until exactly this many volumes may still need an answer.
     pub fn wait_unanswered(&self, count: usize) {
         let unanswered = Arc::clone(self.unanswered.lock().unwrap().as_ref().unwrap());

@@ -24,6 +24,7 @@ pub struct VolumeDraw {
     pub after: Vec<prop::sample::Index>,
     pub mapping: u8,
     pub there: bool,
+    pub noauto: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -43,6 +44,7 @@ pub fn volume_draw() -> impl Strategy<Value = VolumeDraw> {
         after,
         mapping,
         there,
+        noauto: false,
     })
 }
 
@@ -55,6 +57,20 @@ pub fn domain_draw() -> impl Strategy<Value = DomainDraw> {
         start,
         autostart,
         runs,
+    })
+}
+
+/// The same with some volumes `noauto`, and with those that are after one of them.
+pub fn case_with_noauto(most: usize) -> impl Strategy<Value = Case> {
+    let volumes = prop::collection::vec((volume_draw(), any::<bool>()), 1..most);
+    let domains = prop::collection::vec(domain_draw(), 0..most);
+    (volumes, domains).prop_map(|(volumes, domains)| {
+        let mut draws: Vec<VolumeDraw> = Vec::new();
+        for (place, (draw, noauto)) in volumes.into_iter().enumerate() {
+            let noauto = noauto || earlier(&draw.after, place).into_iter().any(|other| draws[other].noauto);
+            draws.push(VolumeDraw { noauto, ..draw });
+        }
+        build(&draws, &domains)
     })
 }
 
@@ -82,6 +98,7 @@ pub fn build(volumes: &[VolumeDraw], domains: &[DomainDraw]) -> Case {
             .into_iter()
             .map(|other| format!("v{other}"))
             .collect();
+        volume.noauto = draw.noauto;
         let number = DevNum {
             major: 253,
             minor: place as u64,

@@ -5,5 +5,6 @@
 #[path = "../fake_host/mod.rs"]
 mod fake_host;
 mod generate;
+mod noauto;
 mod pure;
 mod runs;

@@ -166,6 +166,7 @@ fn a_large_host_is_planned() {
         after: Vec::new(),
         mapping: 3,
         there: true,
+        noauto: false,
     };
     let volumes: Vec<VolumeDraw> = (0..many).map(|place| draws(place % 2 == 0)).collect();
     let domain = DomainDraw {

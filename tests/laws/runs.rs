@@ -11,7 +11,7 @@ use crate::fake_host::{Answer, FakeHost};
 use crate::generate::{Case, case, closure, required};
 
 /// The same host in memory: closed, off, every device there.
-fn host_of(case: &Case) -> FakeHost {
+pub fn host_of(case: &Case) -> FakeHost {
     let host = FakeHost::new();
     for volume in &case.config.volumes {
         host.volume(&volume.name, &volume.name);

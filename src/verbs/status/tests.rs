@@ -128,6 +128,70 @@ fn the_state_follows_the_machine_and_the_record_gives_the_reason() {
 }
 
 #[test]
+fn what_waits_for_its_name_is_not_missed() {
+    let volume = |name: &str, noauto| {
+        let mut volume = Volume::new(name, DeviceSpec::Path(format!("/dev/{name}").into()));
+        volume.noauto = noauto;
+        volume
+    };
+    let mut table = DomainConfig::new("web");
+    (table.volumes, table.start) = (Some(vec!["vm".to_owned()]), Start::Always);
+    let config = Config {
+        volumes: vec![volume("mail", false), volume("vm", true)],
+        domains: vec![table],
+        ..Config::default()
+    };
+    let state = |mail: Mapping, vm: Mapping, web: DomainState, record: &Record| {
+        let facts = |mapping| VolumeFacts {
+            mapping,
+            node: true,
+            ..VolumeFacts::default()
+        };
+        let facts = Facts {
+            volumes: BTreeMap::from([("mail".to_owned(), facts(mail)), ("vm".to_owned(), facts(vm))]),
+            libvirt: Some(LibvirtFacts {
+                domains: vec![DomainFacts {
+                    name: "web".into(),
+                    uuid: "u".into(),
+                    state: web,
+                    autostart: false,
+                    sources: Vec::new(),
+                    restarts_on_poweroff: false,
+                }],
+                ..LibvirtFacts::default()
+            }),
+            libvirt_error: None,
+        };
+        Status::of(&config, &facts, record, UnderWay::default())
+    };
+    let (none, foreign) = (Mapping::None, Mapping::Foreign("something else".into()));
+    let failed = Record::from([(Layer::Volume("vm".into()), Remembered::Failed("wrong three times".into()))]);
+    // Its device may be another host's now, and a start that failed is the affair of whoever ordered it.
+    for record in [Record::default(), failed] {
+        let found = state(open(), none.clone(), DomainState::ShutOff, &record);
+        assert_eq!(found.state, State::Up, "{found:?}");
+        assert!(!found.volumes[1].wanted && !found.domains[0].wanted, "{found:?}");
+        assert!(found.domains[0].reason.is_none(), "{found:?}");
+        let table = found.table(Verbosity::Normal, Colour(false));
+        assert!(table.contains("on /dev/vm; noauto"), "{table}");
+        assert_eq!(found.table(Verbosity::Quiet, Colour(false)), "");
+    }
+    // Once it is open, it and its guests are like all others.
+    let nothing = Record::default();
+    let up = state(open(), open(), DomainState::Running, &nothing);
+    assert!(
+        up.state == State::Up && up.volumes[1].wanted && up.domains[0].wanted,
+        "{up:?}"
+    );
+    for (mail, vm) in [(open(), open()), (open(), foreign)] {
+        let found = state(mail, vm, DomainState::ShutOff, &nothing);
+        assert_eq!(found.state, State::Degraded, "{found:?}");
+    }
+    let running = state(open(), none, DomainState::Running, &nothing);
+    assert_eq!(running.state, State::Up, "{running:?}");
+}
+
+#[test]
 fn the_table_says_what_is_not_mounted_and_how_to_mend_it() {
     let found = status(open(), true, DomainState::ShutOff, None, false);
     let table = "degraded: something is not as it should be\n\
