@@ -7,7 +7,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -21,6 +21,9 @@ use crate::cancel::Cancel;
 pub const FOLDER: &str = "/run/virt-unlock";
 /// How often somebody who waits looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// How long one that is asked to let go has for the step that it is at.
+pub const YIELDS: Duration = Duration::from_secs(10);
 
 /// Nobody else's: who may only read a file may take a shared lock on it all the same, and keep us from ours for ever.
 const MODE: u32 = 0o600;
@@ -50,6 +53,12 @@ pub enum Demand {
     Patience,
     /// To let go for a while, if it is a service (`SIGUSR1`). It goes on afterwards.
     Yield,
+    /// The same for those services alone that work on everything (`SIGURG`): two that work on one name each would take the lock from
+    /// each other for ever.
+    YieldToName,
+    /// To let go for a while, and if it has not done so when [`YIELDS`] is over, to end its way up: a person at a terminal may leave
+    /// a question open, and a way down cannot wait for that.
+    YieldOrEnd,
     /// To end its way up (`SIGUSR2`).
     End,
 }
@@ -103,6 +112,18 @@ pub fn acquire(
     part: Part,
     what: &str,
     demand: Demand,
+    say: impl FnMut(&Holder),
+    cancel: &Cancel,
+) -> Result<Lock, LockError> {
+    acquire_within(folder, part, what, demand, YIELDS, say, cancel)
+}
+
+fn acquire_within(
+    folder: &Path,
+    part: Part,
+    what: &str,
+    demand: Demand,
+    yields: Duration,
     mut say: impl FnMut(&Holder),
     cancel: &Cancel,
 ) -> Result<Lock, LockError> {
@@ -114,7 +135,7 @@ pub fn acquire(
     DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(wrap)?;
     let mut file = open(&path).map_err(wrap)?;
     let turnstile = open(&path.with_extension("next")).map_err(wrap)?;
-    let mut asked = [None, None];
+    let mut asked: [Option<Asked>; 2] = [None, None];
     let mut through = false;
     loop {
         through = through || try_lock(&turnstile).map_err(wrap)?;
@@ -123,15 +144,25 @@ pub fn acquire(
         }
         for (locked, asked) in [&file, &turnstile].into_iter().zip(&mut asked) {
             // One that stood at the turnstile before this one, and then came to hold the lock, is asked again.
-            let now = holder(locked);
-            if let Some(pid) = now.filter(|_| now != *asked) {
-                say(&Holder {
-                    pid,
-                    what: describe(&path, pid),
-                });
-                send(pid, demand);
+            let Some(pid) = holder(locked) else {
+                *asked = None;
+                continue;
+            };
+            match asked {
+                Some(asked) if asked.pid == pid => asked.insist(demand, yields),
+                _ => {
+                    say(&Holder {
+                        pid,
+                        what: describe(&path, pid),
+                    });
+                    send(pid, demand);
+                    *asked = Some(Asked {
+                        pid,
+                        since: Instant::now(),
+                        insisted: false,
+                    });
+                }
             }
-            *asked = now;
         }
         if cancel.wait(LOOK_AGAIN) {
             return Err(LockError::Cancelled);
@@ -140,6 +171,23 @@ pub fn acquire(
     // Words only; a lock without them is as good.
     let _ = file.set_len(0).and_then(|()| write!(file, "{} {what}", std::process::id()));
     Ok(Lock { _file: file })
+}
+
+/// A holder that was asked.
+struct Asked {
+    pid: i32,
+    since: Instant,
+    insisted: bool,
+}
+
+impl Asked {
+    /// It still holds the lock.
+    fn insist(&mut self, demand: Demand, yields: Duration) {
+        if demand == Demand::YieldOrEnd && !self.insisted && self.since.elapsed() >= yields {
+            send(self.pid, Demand::End);
+            self.insisted = true;
+        }
+    }
 }
 
 /// Who holds the lock of `part` now, if anybody does; an ordinary user may ask too. Not for a process that holds a lock itself:
@@ -235,10 +283,12 @@ fn describe(path: &Path, pid: i32) -> String {
 fn send(pid: i32, demand: Demand) {
     let signal = match demand {
         Demand::Patience => return,
-        Demand::Yield => Signal::SIGUSR1,
+        Demand::Yield | Demand::YieldOrEnd => Signal::SIGUSR1,
+        // Who does not know it is not harmed by it.
+        Demand::YieldToName => Signal::SIGURG,
         Demand::End => Signal::SIGUSR2,
     };
-    // Whoever holds a lock handles both signals from before it has it. One that ended meanwhile needs no asking.
+    // Whoever holds a lock handles these signals from before it has it. One that ended meanwhile needs no asking.
     let _ = kill(Pid::from_raw(pid), signal);
     if demand == Demand::End {
         // One that was stopped by its terminal (Ctrl+Z) hears nothing before it goes on.
@@ -247,160 +297,4 @@ fn send(pid: i32, demand: Demand) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use nix::sys::signal::SigSet;
-    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-    use nix::unistd::{ForkResult, fork};
-
-    fn take(folder: &Path, cancel: &Cancel, seen: &mut Vec<Holder>) -> Result<Lock, LockError> {
-        acquire(
-            folder,
-            Part::Volumes,
-            "a test",
-            Demand::Patience,
-            |holder| seen.push(holder.clone()),
-            cancel,
-        )
-    }
-
-    #[test]
-    fn a_lock_of_another_process_is_waited_for_by_name_and_gone_with_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let (cancel, ready) = (Cancel::new().unwrap(), Cancel::new().unwrap());
-        // SAFETY: the child only locks, waits for the signal that ends it, and leaves by _exit.
-        match unsafe { fork() }.unwrap() {
-            ForkResult::Child => {
-                let held = take(folder.path(), &cancel, &mut Vec::new());
-                ready.raise();
-                cancel.wait(Duration::from_secs(600));
-                drop(held);
-                // SAFETY: ends the forked child without running the parent's destructors.
-                unsafe { libc::_exit(0) }
-            }
-            ForkResult::Parent { child } => {
-                assert!(ready.wait(Duration::from_secs(60)));
-                let holder = held_by(folder.path(), Part::Volumes).unwrap();
-                assert_eq!((holder.pid, holder.what.as_str()), (child.as_raw(), "a test"));
-
-                let mut seen = Vec::new();
-                let stop = Cancel::new().unwrap();
-                stop.raise();
-                assert!(matches!(take(folder.path(), &stop, &mut seen), Err(LockError::Cancelled)));
-                assert_eq!(seen.len(), 1);
-
-                kill(child, Signal::SIGKILL).unwrap();
-                waitpid(child, None).unwrap();
-                assert!(take(folder.path(), &Cancel::new().unwrap(), &mut seen).is_ok());
-            }
-        }
-    }
-
-    /// A child stands at the turnstile, is asked for that, and then comes to hold the lock: it must be asked once more, or who
-    /// waits would wait for ever for one that would let go.
-    #[test]
-    fn one_that_comes_to_hold_the_lock_is_asked_again() {
-        const ASKED_TWICE: i32 = 7;
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("volumes.lock");
-        let ready = Cancel::new().unwrap();
-        let mut usr1 = SigSet::empty();
-        usr1.add(Signal::SIGUSR1);
-        // SAFETY: the child only locks, waits for signals, and leaves by _exit.
-        match unsafe { fork() }.unwrap() {
-            ForkResult::Child => {
-                let limit = libc::timespec { tv_sec: 10, tv_nsec: 0 };
-                // SAFETY: both point to values that outlive the call; no information on the signal is wanted.
-                let asked = || unsafe { libc::sigtimedwait(usr1.as_ref(), std::ptr::null_mut(), &raw const limit) } > 0;
-                let (lock, turnstile) = (open(&path).unwrap(), open(&path.with_extension("next")).unwrap());
-                let mut as_told = usr1.thread_block().is_ok() && try_lock(&turnstile).unwrap();
-                ready.raise();
-                as_told &= asked() && try_lock(&lock).unwrap();
-                drop(turnstile);
-                as_told &= asked();
-                // SAFETY: ends the forked child without running the parent's destructors.
-                unsafe { libc::_exit(if as_told { ASKED_TWICE } else { 1 }) }
-            }
-            ForkResult::Parent { child } => {
-                assert!(ready.wait(Duration::from_secs(60)));
-                let cancel = Cancel::new().unwrap();
-                let lock = acquire(folder.path(), Part::Volumes, "a test", Demand::Yield, |_| (), &cancel);
-                assert!(lock.is_ok());
-                assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, ASKED_TWICE));
-            }
-        }
-    }
-
-    /// Ctrl+Z at a `virt-unlock up`, and then a shutdown.
-    #[test]
-    fn one_that_its_terminal_stopped_ends_when_it_is_to() {
-        let folder = tempfile::tempdir().unwrap();
-        let (cancel, ready) = (Cancel::new().unwrap(), Cancel::new().unwrap());
-        // SAFETY: the child only locks and stops, and is ended by the signal.
-        match unsafe { fork() }.unwrap() {
-            ForkResult::Child => {
-                let _held = take(folder.path(), &cancel, &mut Vec::new());
-                let _ = nix::sys::signal::raise(Signal::SIGSTOP);
-                cancel.wait(Duration::from_secs(600));
-                // SAFETY: ends the forked child without running the parent's destructors.
-                unsafe { libc::_exit(0) }
-            }
-            ForkResult::Parent { child } => {
-                let stopped = waitpid(child, Some(WaitPidFlag::WUNTRACED)).unwrap();
-                assert_eq!(stopped, WaitStatus::Stopped(child, Signal::SIGSTOP));
-                let acquired = std::thread::scope(|scope| {
-                    let watch = scope.spawn(|| {
-                        !ready.wait(Duration::from_secs(20)) && {
-                            cancel.raise();
-                            true
-                        }
-                    });
-                    let lock = acquire(folder.path(), Part::Volumes, "a test", Demand::End, |_| (), &cancel);
-                    ready.raise();
-                    let _ = kill(child, Signal::SIGKILL);
-                    !watch.join().unwrap() && lock.is_ok()
-                });
-                waitpid(child, None).unwrap();
-                assert!(acquired, "it was never heard");
-            }
-        }
-    }
-
-    /// Who may open the file for reading may take a shared lock on it, and keep everybody else from theirs for ever.
-    #[test]
-    fn nobody_else_can_open_a_lock_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let (lock, next) = (folder.path().join("volumes.lock"), folder.path().join("volumes.next"));
-        for file in [&lock, &next] {
-            fs::write(file, "").unwrap();
-            fs::set_permissions(file, Permissions::from_mode(0o644)).unwrap();
-        }
-        for _ in 0..2 {
-            let _lock = take(folder.path(), &Cancel::new().unwrap(), &mut Vec::new()).unwrap();
-            for file in [&lock, &next] {
-                assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
-            }
-            fs::remove_file(&next).unwrap();
-        }
-    }
-
-    #[test]
-    fn the_kernel_s_list_tells_who_holds_a_lock() {
-        let list = "1: FLOCK  ADVISORY  WRITE 7 00:1a:1234 0 EOF\n\
-                    2: POSIX  ADVISORY  WRITE 8 00:1a:12345 0 EOF\n\
-                    3: POSIX  ADVISORY  WRITE 9 00:1a:1234 0 EOF\n\
-                    3: -> POSIX  ADVISORY  WRITE 10 00:1a:99 0 EOF\n";
-        let device = nix::sys::stat::makedev(0, 0x1a);
-        assert_eq!(listed_holder(list, device, 1234), Some(9));
-        assert_eq!(listed_holder(list, device, 99), None);
-    }
-
-    #[test]
-    fn a_link_in_the_place_of_the_lock_is_not_followed() {
-        let folder = tempfile::tempdir().unwrap();
-        let target = folder.path().join("target");
-        std::os::unix::fs::symlink(&target, folder.path().join("volumes.lock")).unwrap();
-        assert!(take(folder.path(), &Cancel::new().unwrap(), &mut Vec::new()).is_err());
-        assert!(!target.exists());
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGURG, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use crate::cancel::Cancel;
@@ -14,6 +14,8 @@ use crate::monitor::Monitor;
 /// What somebody outside wants of this process; a later one in this list overrules an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Order {
+    /// `SIGURG`: a unit that works on one name takes over; go on when it is through.
+    YieldToName,
     /// `SIGUSR1`: somebody at a terminal takes over; go on when he is through.
     Yield,
     /// `SIGUSR2`: the way down has begun; end the way up.
@@ -40,7 +42,7 @@ impl Orders {
     pub fn listen(obeys: fn(Order) -> bool) -> io::Result<Self> {
         let ignored = ignored();
         let wanted = [SIGHUP, SIGINT].into_iter().filter(|signal| ignored & bit(*signal) == 0);
-        let mut signals = Signals::new(wanted.chain([SIGTERM, SIGUSR1, SIGUSR2]))?;
+        let mut signals = Signals::new(wanted.chain([SIGTERM, SIGURG, SIGUSR1, SIGUSR2]))?;
         let orders = Self(Arc::new(Monitor::new(State {
             order: None,
             cancel: Cancel::new()?,
@@ -49,6 +51,7 @@ impl Orders {
         thread::Builder::new().name("orders".to_owned()).spawn(move || {
             for signal in signals.forever() {
                 let order = match signal {
+                    SIGURG => Order::YieldToName,
                     SIGUSR1 => Order::Yield,
                     SIGUSR2 => Order::End,
                     _ => Order::Terminate,

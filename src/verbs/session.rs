@@ -75,7 +75,7 @@ impl Session {
         let say = |holder: &lock::Holder| {
             let words = match demand {
                 Demand::Patience => format!("waiting for {holder}"),
-                Demand::Yield => format!("waiting for {holder} to let go"),
+                Demand::Yield | Demand::YieldToName | Demand::YieldOrEnd => format!("waiting for {holder} to let go"),
                 Demand::End => format!("waiting for {holder} to end"),
             };
             events.say(None, Happened::Waiting(words));

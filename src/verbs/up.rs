@@ -29,7 +29,7 @@ pub(super) fn up(app: &App, names: &[String]) -> Result<Verdict, Failure> {
     Session::need_root("up")?;
     let session = Session::begin(app, std::io::stderr().is_terminal())?;
     let names = Names::new(names.iter().cloned());
-    let orders = Orders::listen(|order| order != Order::Yield)?;
+    let orders = Orders::listen(|order| order > Order::Yield)?;
     let cancel = orders.cancel();
     let report = Report::for_person(app.verbosity, Path::new(FOLDER));
     let events = report.events();

@@ -34,7 +34,7 @@ pub(in crate::verbs) fn guests_up(app: &App) -> Result<Verdict, Failure> {
     loop {
         let walked = await_and_start(&session, &orders.cancel(), &report.events());
         match (orders.take()?, walked) {
-            (Some(Order::Yield), _) => {}
+            (Some(Order::Yield | Order::YieldToName), _) => {}
             (Some(_), _) => break,
             (None, walked) => {
                 walked?;

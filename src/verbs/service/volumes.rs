@@ -40,8 +40,8 @@ pub(in crate::verbs) fn volumes_up(app: &App) -> Result<Verdict, Failure> {
     loop {
         let walked = ask_and_open(&session, &orders.cancel(), &events, &ready);
         match (orders.take()?, walked) {
-            // Somebody at a terminal takes over. What is still closed when he is through is asked for again.
-            (Some(Order::Yield), _) => {}
+            // Somebody takes over. What is still closed when he is through is asked for again.
+            (Some(Order::Yield | Order::YieldToName), _) => {}
             (Some(Order::Terminate), _) if !ready.is_sent() => {
                 // The start was still going on, so systemd runs no ExecStop=: the way back is ours.
                 return close_all(&session, &report.events(), &Cancel::new()?);
