@@ -24,6 +24,9 @@ const TAKEN_BACK: Duration = Duration::from_secs(5);
 /// How long the journal may take to say why.
 const JOURNAL: Duration = Duration::from_secs(5);
 
+/// What the mount is there before, and so is stopped after.
+const BEFORE: [&str; 3] = ["umount.target", "virt-guest-shutdown.target", "virt-unlock-guests.service"];
+
 impl From<BusError> for MountError {
     fn from(error: BusError) -> Self {
         match error {
@@ -113,7 +116,9 @@ fn properties(volume: &Volume, mount: &Mount) -> Result<Vec<Property>, MountErro
         ("Where", at.into()),
         ("DefaultDependencies", false.into()),
         ("Conflicts", vec!["umount.target"].into()),
-        ("Before", vec!["umount.target", "virt-unlock-guests.service"].into()),
+        // The second is for virt-unlock-guests.service too, which is after it; of the units of single guests it is the only word: they
+        // have no common name that could stand here.
+        ("Before", BEFORE.to_vec().into()),
     ];
     if let Some(fstype) = &mount.fstype {
         properties.push(("Type", fstype.as_str().into()));
@@ -242,7 +247,7 @@ mod tests {
         assert_eq!(value("Conflicts"), expected(vec!["umount.target"].into()));
         assert_eq!(
             value("Before"),
-            expected(vec!["umount.target", "virt-unlock-guests.service"].into())
+            expected(vec!["umount.target", "virt-guest-shutdown.target", "virt-unlock-guests.service"].into())
         );
         assert_eq!(value("What"), expected("/dev/mapper/vm".into()));
         assert_eq!(value("Where"), expected("/srv/vm".into()));
