@@ -17,7 +17,7 @@ share   = $(DESTDIR)$(PREFIX)/share
 etc     = $(DESTDIR)/etc/virt-unlock
 
 programs      := $(release)/virt-unlock $(release)/virt-unlock-volumes
-unit_files    := units/virt-unlock.service units/virt-unlock-guests.service
+unit_files    := units/virt-unlock.service units/virt-unlock-guests.service units/virt-unlock@.service
 dracut_files  := $(wildcard dracut/70virt-unlock/*)
 documentation := README.md LICENSE config.example.toml
 # What the program writes of itself, below share.

@@ -81,13 +81,16 @@ pub enum Command {
     /// Changes nothing. Warnings leave the exit status at 0.
     Check,
 
-    /// What the two systemd units run; not for people.
+    /// What the systemd units run; not for people.
     #[command(hide = true)]
     Service {
         /// Whose work.
         part: Part,
         /// Which way.
         way: Way,
+        /// Of virt-unlock@NAME.service: its NAME as it stands in the unit's own name, with systemd's escapes.
+        #[arg(required_if_eq("part", "named"))]
+        name: Option<String>,
     },
 
     /// What the dracut module runs; not for people.
@@ -115,13 +118,15 @@ pub struct PlanArgs {
     pub names: Vec<String>,
 }
 
-/// One of the two units.
+/// One of the units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Part {
     /// virt-unlock.service
     Volumes,
     /// virt-unlock-guests.service
     Guests,
+    /// virt-unlock@NAME.service
+    Named,
 }
 
 /// What the dracut module wants.

@@ -21,6 +21,16 @@ impl Config {
         self.volumes.iter().find(|volume| volume.name == name)
     }
 
+    /// The same for those to whom it is all one who opens a volume, and when: none is `noauto`.
+    #[must_use]
+    pub fn without_noauto(&self) -> Self {
+        let mut config = self.clone();
+        for volume in &mut config.volumes {
+            volume.noauto = false;
+        }
+        config
+    }
+
     /// Whether the domain of this name is wanted up, given libvirt's own autostart flag of it.
     pub fn wants(&self, domain: &str, autostart: bool) -> bool {
         self.domain(domain)

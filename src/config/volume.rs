@@ -9,7 +9,7 @@ use super::types::{DeviceSpec, Mount, Unlock, Volume};
 use super::value::{Entry, Located, Reader, Value};
 use super::{device, names, unlock};
 
-pub(super) const KEYS: [&str; 17] = [
+pub(super) const KEYS: [&str; 18] = [
     "device",
     "header",
     "unlock",

@@ -253,6 +253,7 @@ impl Hands for Up<'_> {
     }
 }
 
-fn is_ready(volume: &Volume, facts: &VolumeFacts) -> bool {
+/// Whether what lies on the volume can be used.
+pub fn is_ready(volume: &Volume, facts: &VolumeFacts) -> bool {
     facts.is_open() && (volume.mount.is_none() || facts.mount == MountState::Ours)
 }

@@ -73,6 +73,18 @@ impl Watch {
 }
 
 impl Watch {
+    /// Waits until `ready` gives something for the facts of all volumes.
+    ///
+    /// # Errors
+    /// When `cancel` is raised before that.
+    pub fn until<R>(
+        &self,
+        cancel: &Cancel,
+        mut ready: impl FnMut(&BTreeMap<String, VolumeFacts>) -> Option<R>,
+    ) -> Result<R, Ended> {
+        self.facts.wait(None, cancel, |facts| ready(facts))
+    }
+
     /// Does `work`, and raises `over` meanwhile, as soon as `ready` holds for the facts of this volume.
     pub fn meanwhile<R>(
         &self,

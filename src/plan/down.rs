@@ -55,6 +55,11 @@ pub(super) fn of_chosen(facts: &Facts, graph: &Graph, chosen: Option<&[bool]>) -
     }
 }
 
+/// Whether there is anything to be taken down of a layer.
+pub fn is_up(facts: &Facts, layer: &Layer) -> bool {
+    judge(facts, layer).0.is_work()
+}
+
 pub(super) fn judge(facts: &Facts, layer: &Layer) -> (Action, String) {
     match layer {
         Layer::Volume(name) => match facts.volumes.get(&**name).map(|found| &found.mapping) {

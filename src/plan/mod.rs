@@ -7,7 +7,7 @@ mod up;
 
 use std::collections::BTreeSet;
 
-pub use down::down;
+pub use down::{down, is_up};
 pub use release::{release, stop};
 pub use seen::Seen;
 pub use up::up;
@@ -180,6 +180,11 @@ impl Names {
     /// Whether everything is meant.
     pub fn is_all(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The names.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
     }
 
     /// Whether this layer is one that is named.

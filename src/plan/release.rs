@@ -1,6 +1,6 @@
 //! The way down of a part: a name with all that was brought up for it alone.
 
-use super::down::{down, judge, of_chosen};
+use super::down::{down, is_up, of_chosen};
 use super::{Names, Plan, UnknownName};
 use crate::config::Config;
 use crate::facts::Facts;
@@ -45,7 +45,7 @@ pub fn release(facts: &Facts, graph: &Graph, is_chosen: impl Fn(&Layer) -> bool)
             continue;
         }
         goes[place] = is_chosen(&node.layer) && !needed[place];
-        if !goes[place] && judge(facts, &node.layer).0.is_work() {
+        if !goes[place] && is_up(facts, &node.layer) {
             for (need, _) in node.needs.iter().filter(|(_, kind)| *kind == Need::Requires) {
                 needed[*need] = true;
             }

@@ -3,13 +3,15 @@
 use std::path::Path;
 use std::time::Instant;
 
+use super::service::stop_named;
 use super::session::Session;
 use super::up::{LIBVIRT_PATIENCE, explain};
 use super::{App, Failure, NOTHING_CONFIGURED, Verdict};
 use crate::engine::down::Down;
 use crate::engine::walk;
-use crate::event::{Events, Happened};
+use crate::event::{Events, Happened, Outcome};
 use crate::facts::Facts;
+use crate::graph::Layer;
 use crate::host::lock::{Demand, FOLDER, Part};
 use crate::host::orders::{Order, Orders};
 use crate::plan::{self, Names, Plan};
@@ -46,6 +48,14 @@ pub(super) fn down(app: &App, names: &[String]) -> Result<Verdict, Failure> {
         &events,
         &cancel,
     );
+
+    let is_down = |name: &str| {
+        let own = |layer: &Layer| matches!(layer, Layer::Volume(_) | Layer::Domain(_)) && layer.name() == name;
+        let mut ended = plan.work().filter(|step| own(&step.layer));
+        ended.any(|step| summary.outcome(&step.layer).is_some_and(Outcome::is_good))
+    };
+    // Where systemd does not answer it is no help to say so: what was asked for is down.
+    let _ = stop_named(*session.systemd, is_down, &cancel);
 
     if summary.is_good() && plan.work().next().is_none() {
         events.say(

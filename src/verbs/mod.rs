@@ -68,12 +68,17 @@ pub fn run(cli: &Cli, connect: Option<Connect>) -> ExitCode {
         Command::Plan(args) => plan::plan(&app, args),
         Command::Check => check::check(&app),
         Command::Initramfs { part } => initramfs::initramfs(&app, *part),
-        Command::Service { part, way } => match (part, way) {
-            (Part::Volumes, Way::Up) => service::volumes_up(&app),
-            (Part::Volumes, Way::Down) => service::volumes_down(&app),
-            (Part::Guests, Way::Up) => service::guests_up(&app),
-            (Part::Guests, Way::Down) => service::guests_down(&app),
-        },
+        Command::Service { part, way, name } => {
+            let name = name.as_deref().unwrap_or_default();
+            match (part, way) {
+                (Part::Volumes, Way::Up) => service::volumes_up(&app),
+                (Part::Volumes, Way::Down) => service::volumes_down(&app),
+                (Part::Guests, Way::Up) => service::guests_up(&app),
+                (Part::Guests, Way::Down) => service::guests_down(&app),
+                (Part::Named, Way::Up) => service::named_up(&app, name),
+                (Part::Named, Way::Down) => service::named_down(&app, name),
+            }
+        }
     };
     match result {
         Ok(Verdict::AsAsked) => ExitCode::SUCCESS,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::session::Session;
-use super::{App, Failure, NOTHING_CONFIGURED, Verdict, notes};
+use super::{App, Failure, NOTHING_CONFIGURED, Verdict, notes, service};
 use crate::cancel::Cancel;
 use crate::config::{Config, Start};
 use crate::engine::up::{Opening, Up};
@@ -80,7 +80,7 @@ pub(super) fn up(app: &App, names: &[String]) -> Result<Verdict, Failure> {
     if good && names.is_all() {
         take_into_service(&session, &events, &cancel);
     } else {
-        warn_without_service(&session, &events, &cancel);
+        warn_without_service(&session, &names, &events, &cancel);
     }
     Ok(good.into())
 }
@@ -130,13 +130,17 @@ pub(super) fn unlocker(session: &Session, plan: &Plan, guests: notes::WaitingGue
 }
 
 /// What was brought up in part is not given to the units: their own way up would ask for the rest. But somebody has to know.
-fn warn_without_service(session: &Session, events: &Events, cancel: &Cancel) {
+fn warn_without_service(session: &Session, names: &Names, events: &Events, cancel: &Cancel) {
+    if service::have_units(*session.systemd, names, cancel) {
+        return;
+    }
     if UNITS
         .into_iter()
         .any(|unit| session.systemd.is_down(unit, cancel) == Ok(true))
     {
         let words = "virt-unlock.service is not active, so a shutdown does not take this down in good order: use `virt-unlock down` \
-                     before it, or `systemctl start virt-unlock` (which asks for what is still closed)";
+                     before it, or `systemctl start virt-unlock` (which asks for what is still closed), or `systemctl start virt-unlock@NAME` \
+                     for what you named";
         events.say(None, Happened::Warning(words.to_owned()));
     }
 }

@@ -9,6 +9,7 @@ mod by_hand;
 mod harness;
 mod initramfs;
 mod interrupted;
+mod named;
 mod package;
 mod product;
 mod stubborn;

@@ -59,10 +59,11 @@ impl Drop for Run {
 }
 
 /// In the /run of another one.
-fn beside(first: &Run, place: &Place, verb: &str) -> Command {
+fn beside(first: &Run, place: &Place, args: &str) -> Command {
     let mut command = Command::new("nsenter");
     command.arg(format!("--mount=/proc/{}/ns/mnt", first.0.id())).arg(WHOLE);
-    command.arg("--config").arg(place.config()).arg(verb).stdin(Stdio::null());
+    command.arg("--config").arg(place.config()).args(args.split_whitespace());
+    command.stdin(Stdio::null());
     command
 }
 
@@ -106,4 +107,57 @@ fn a_second_run_says_for_whom_it_waits_and_the_way_down_ends_the_way_up() {
     assert!(words.contains("to end") && words.contains("nothing to do"), "{words}");
     said.until("volume mail: cancelled");
     assert_eq!(first.status(), Some(1));
+}
+
+#[test]
+fn a_unit_of_one_name_lets_a_person_go_first_and_no_other_of_its_kind() {
+    needs_root!();
+    if !is_there("systemd-ask-password") {
+        println!("skipped: needs systemd-ask-password");
+        return;
+    }
+    let place = Place::with_volume("noauto = true\n");
+    let say = |mut command: Command| {
+        let mut run = Run(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
+        let said = Said(File::from(OwnedFd::from(run.0.stderr.take().unwrap())));
+        (run, said)
+    };
+    let script = r#"mount -t tmpfs tmpfs /run && exec "$0" "$@""#;
+    let (mut first, mut said) = say(place.in_shell(script, WHOLE, "service named up -- mail"));
+    said.until("asks: ");
+    let (mut other, mut waits) = say(beside(&first, &place, r"service named up -- m\x61il"));
+    waits.until(&format!("waiting for virt-unlock@mail.service (process {})", first.0.id()));
+    // As a stop of that unit: it was not up, and has nothing to take down.
+    other.signal(Signal::SIGTERM);
+    waits.until("mail is not up: it was stopped while it was being brought up; nothing was changed");
+    assert_eq!(other.status(), Some(0));
+
+    // Without names nobody asks for it.
+    let up = beside(&first, &place, "up").output().unwrap();
+    let words = String::from_utf8(up.stderr).unwrap();
+    assert!(words.contains("nothing to do"), "{words}");
+    said.until("asks: ");
+    let (mut person, mut asked) = say(beside(&first, &place, "up mail"));
+    asked.until("asks: ");
+    person.signal(Signal::SIGTERM);
+    assert_eq!(person.status(), Some(1));
+    // It has asked once, and let go without a word of its own being lost: now it asks again.
+    said.until("asks: ");
+
+    // A way down ends it, and that is a start that failed.
+    let down = beside(&first, &place, "down").output().unwrap();
+    assert_eq!(down.status.code(), Some(0));
+    said.until("mail is not up: a way down ended its way up; nothing was changed");
+    assert_eq!(first.status(), Some(1));
+
+    let wrong = place.run("service named up -- nobody");
+    assert_eq!(wrong.status, 2);
+    assert!(
+        wrong.err.contains("no guest named \"nobody\"; known are: mail"),
+        "{}",
+        wrong.err
+    );
+    // What is gone is down.
+    assert_eq!(place.run("service named down -- nobody").status, 0);
+    assert_eq!(place.run("service named down").status, 2);
 }

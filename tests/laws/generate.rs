@@ -18,6 +18,7 @@ pub struct Case {
 }
 
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is drawn by itself")]
 pub struct VolumeDraw {
     pub mounted: bool,
     pub pool: bool,

@@ -113,6 +113,14 @@ impl Bus {
         })
     }
 
+    /// The names of the units that systemd has loaded, in one of these states, and that match a pattern.
+    pub(super) fn list(&self, pattern: &str, states: &[&'static str], cancel: &Cancel) -> Result<Vec<String>, BusError> {
+        let body = (states.to_vec(), vec![pattern.to_owned()]);
+        let reply = self.manager("ListUnitsByPatterns", body, cancel)?;
+        let found: Vec<Listed> = reply.body().deserialize().map_err(BusError::of)?;
+        Ok(found.into_iter().map(|unit| unit.0).collect())
+    }
+
     /// How the last run of a mount unit ended: `success`, `exit-code`, `timeout`, …
     pub(super) fn mount_result(&self, unit: &Unit, cancel: &Cancel) -> Result<String, BusError> {
         self.property(&unit.path, MOUNT_INTERFACE, "Result", cancel)
@@ -160,6 +168,20 @@ impl Bus {
         })
     }
 }
+
+/// What is listed of a unit: its name, and nine more things.
+type Listed = (
+    String,
+    String,
+    String,
+    String,
+    String,
+    String,
+    OwnedObjectPath,
+    u32,
+    String,
+    OwnedObjectPath,
+);
 
 /// A unit as systemd has it.
 pub(super) struct Unit {

@@ -17,6 +17,7 @@ use crate::config::{Mount, Volume};
 
 use bus::Bus;
 pub use bus::BusError;
+pub use name::instance;
 
 /// How long systemd may take for one answer.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -51,6 +52,14 @@ impl Systemd {
     /// When systemd does not answer, or says no.
     pub fn is_down(&self, name: &str, cancel: &Cancel) -> Result<bool, BusError> {
         Ok(Bus::connect(Duration::ZERO, cancel)?.unit(name, cancel)?.is_down())
+    }
+
+    /// The units that are active or on their way there and whose names match a pattern (`virt-unlock@*.service`).
+    ///
+    /// # Errors
+    /// When systemd does not answer, or says no.
+    pub fn active_units(&self, pattern: &str, cancel: &Cancel) -> Result<Vec<String>, BusError> {
+        Bus::connect(Duration::ZERO, cancel)?.list(pattern, &["active", "activating"], cancel)
     }
 
     /// Starts a unit now whose start is held up by the order of jobs, if it is: systemd lets every stop go before a start, so a

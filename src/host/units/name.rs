@@ -1,4 +1,4 @@
-//! Names of mount units.
+//! Names of units.
 
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
@@ -6,6 +6,21 @@ use std::path::Path;
 
 /// The longest name of a unit, in bytes (`UNIT_NAME_MAX` without its end, systemd src/basic/unit-def.h).
 const LONGEST: usize = 255;
+
+/// What a unit of a template stands for: the part between `@` and its ending, with systemd's escapes undone (`systemd-escape
+/// --unescape`); but a `-` is one, and not a slash: no volume and no domain has a slash in its name, and people write
+/// `virt-unlock@mail-server`. `None`: it stands for nothing that is UTF-8.
+pub fn instance(escaped: &str) -> Option<String> {
+    let (mut bytes, mut rest) = (Vec::new(), escaped.as_bytes());
+    while let [first, after @ ..] = rest {
+        let digits = rest.strip_prefix(b"\\x").and_then(|rest| rest.get(..2)).map(<[u8]>::to_vec);
+        let digits = digits.filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        let code = digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok());
+        bytes.push(code.unwrap_or(*first));
+        rest = if code.is_some() { &rest[4..] } else { after };
+    }
+    String::from_utf8(bytes).ok().filter(|name| !name.is_empty())
+}
 
 /// The name of the mount unit of this path, as `systemd-escape --path --suffix=mount` has it (systemd.unit(5)).
 ///
@@ -68,6 +83,27 @@ mod tests {
         ];
         for (path, name) in names {
             assert_eq!(of_mount(Path::new(path)).as_deref(), Ok(name));
+        }
+    }
+
+    #[test]
+    fn an_instance_stands_for_a_name() {
+        let names = [
+            ("mail", Some("mail")),
+            ("mail-server", Some("mail-server")),
+            (r"mail\x2dserver", Some("mail-server")),
+            (r"Mail\x20server\x20\x28old\x29", Some("Mail server (old)")),
+            (r"m\xc3\xa4il", Some("mäil")),
+            (r"a\x5cx20b", Some(r"a\x20b")),
+            (r"odd\x2", Some(r"odd\x2")),
+            (r"odd\xzz", Some(r"odd\xzz")),
+            (r"odd\x+2", Some(r"odd\x+2")),
+            (r"odd\xé", Some(r"odd\xé")),
+            (r"\xff", None),
+            ("", None),
+        ];
+        for (escaped, name) in names {
+            assert_eq!(instance(escaped).as_deref(), name, "{escaped}");
         }
     }
 

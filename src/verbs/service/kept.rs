@@ -13,13 +13,13 @@ use crate::verbs::in_force::in_force;
 use crate::verbs::session::Session;
 use crate::verbs::{App, Failure};
 
-/// The configuration that the last way up went by: the way down must not depend on what somebody is editing.
-const RUNNING_CONFIG: &str = "running.toml";
+/// The file's name without its ending. Each unit of one name has its own: it may be begun with another configuration.
+const RUNNING_CONFIG: &str = "running";
 
 /// For the way down: the configuration as it is, with what is open by that of the way up and was taken out or changed since; or, if
-/// somebody has just broken it, the one of the way up.
-pub(super) fn session_of_running(app: &App) -> Result<Session, Failure> {
-    let kept = running_config();
+/// somebody has just broken it, the one of the way up. `name`: of the unit of one name.
+pub(super) fn session_of_running(app: &App, name: Option<&str>) -> Result<Session, Failure> {
+    let kept = running_config(name);
     let failure = match Session::begin(app, false) {
         Err(failure @ Failure::Config(_)) => failure,
         other => return Ok(with_forgotten(other?, &kept)),
@@ -52,7 +52,8 @@ fn with_forgotten(mut session: Session, kept: &Path) -> Session {
     session
 }
 
-pub(super) fn keep_configuration(session: &Session) {
+/// Keeps the configuration of this way up: the way down must not depend on what somebody is editing.
+pub(super) fn keep_configuration(session: &Session, name: Option<&str>) {
     // One after the other they are one file: a table may stand once in all of them, and nothing stands outside of a table.
     let text = session
         .files
@@ -60,7 +61,8 @@ pub(super) fn keep_configuration(session: &Session) {
         .map(|(_, text)| text.as_str())
         .collect::<Vec<_>>()
         .join("\n");
-    let (kept, new) = (running_config(), running_config().with_extension("new"));
+    let kept = running_config(name);
+    let new = kept.with_extension("new");
     let open = || {
         OpenOptions::new()
             .write(true)
@@ -82,6 +84,7 @@ pub(super) fn keep_configuration(session: &Session) {
     }
 }
 
-fn running_config() -> PathBuf {
-    Path::new(FOLDER).join(RUNNING_CONFIG)
+fn running_config(name: Option<&str>) -> PathBuf {
+    let of = name.map(|name| format!("-{name}")).unwrap_or_default();
+    Path::new(FOLDER).join(format!("{RUNNING_CONFIG}{of}.toml"))
 }

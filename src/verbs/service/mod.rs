@@ -1,10 +1,12 @@
-//! What the two units run. virt-unlock.service asks, opens and mounts, and on its way back unmounts and closes;
-//! virt-unlock-guests.service starts each domain as its volumes come open, whoever opened them, and shuts the domains down.
+//! What the units run. virt-unlock.service asks, opens and mounts, and on its way back unmounts and closes;
+//! virt-unlock-guests.service starts each domain as its volumes come open, whoever opened them, and shuts the domains down;
+//! virt-unlock@NAME.service does both for one volume or domain.
 
 mod guests;
 mod heartbeat;
 mod keeper;
 mod kept;
+mod named;
 mod ready;
 mod volumes;
 
@@ -17,21 +19,33 @@ use crate::cancel::Cancel;
 use crate::engine::Summary;
 use crate::event::{Events, Happened};
 use crate::host::units::{BusError, Systemd};
+use crate::plan::Seen;
 
 pub(super) use guests::{guests_down, guests_up};
+pub(super) use named::{have_units, named_down, named_up, stop_named};
 pub(super) use volumes::{volumes_down, volumes_up};
 
 const VOLUMES_UNIT: &str = "virt-unlock.service";
 const GUESTS_UNIT: &str = "virt-unlock-guests.service";
 
 /// Orders something of systemd, and does not wait for it: early in a boot and late in a shutdown the message bus takes its time.
-fn order(session: &Session, what: fn(&Systemd, &Cancel) -> Result<(), BusError>) -> Result<(), Failure> {
+fn order(
+    session: &Session,
+    what: impl FnOnce(&Systemd, &Cancel) -> Result<(), BusError> + Send + 'static,
+) -> Result<(), Failure> {
     let (systemd, never) = (Arc::clone(&session.systemd), Cancel::new()?);
     // A bus that is not there yet, or not any more, is a boot or a shutdown: systemd does it by its own plan then.
     thread::Builder::new()
         .name("order".to_owned())
         .spawn(move || what(&systemd, &never))?;
     Ok(())
+}
+
+/// This run has brought these up.
+fn note_good(seen: &mut Seen, summary: &Summary) {
+    for (layer, _) in summary.ended.iter().filter(|(_, outcome)| outcome.is_good()) {
+        seen.note(layer);
+    }
 }
 
 fn say_end(events: &Events, summary: &Summary, good: &str, bad: &str) {

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use super::heartbeat::Heartbeat;
 use super::kept::{keep_configuration, session_of_running};
+use super::named::stop_named;
 use super::ready::Ready;
-use super::{GUESTS_UNIT, VOLUMES_UNIT, order, say_end};
+use super::{GUESTS_UNIT, VOLUMES_UNIT, note_good, order, say_end};
 use crate::cancel::Cancel;
 use crate::engine::down::Down;
 use crate::engine::up::{Opening, Up};
@@ -14,7 +15,7 @@ use crate::engine::walk;
 use crate::event::{Events, Happened};
 use crate::host::lock::{Demand, FOLDER, Part};
 use crate::host::orders::{Order, Orders};
-use crate::plan::{self, Names};
+use crate::plan::{self, Names, Seen};
 use crate::report::Report;
 use crate::verbs::session::Session;
 use crate::verbs::up::{is_of_volumes, unlocker};
@@ -23,7 +24,7 @@ use crate::verbs::{App, Failure, Verdict, notes};
 /// `ExecStart=` of virt-unlock.service.
 pub(in crate::verbs) fn volumes_up(app: &App) -> Result<Verdict, Failure> {
     let session = Session::begin(app, false)?;
-    keep_configuration(&session);
+    keep_configuration(&session, None);
     let orders = Orders::listen(|_| true)?;
     let report = Report::for_service(app.verbosity, Path::new(FOLDER), is_of_volumes);
     let _heartbeat = Heartbeat::begin()?;
@@ -37,8 +38,9 @@ pub(in crate::verbs) fn volumes_up(app: &App) -> Result<Verdict, Failure> {
         }
         shown.pass(event);
     });
+    let mut seen = Seen::default();
     loop {
-        let walked = ask_and_open(&session, &orders.cancel(), &events, &ready);
+        let walked = ask_and_open(&session, &orders.cancel(), &events, &ready, &mut seen);
         match (orders.take()?, walked) {
             // Somebody takes over. What is still closed when he is through is asked for again.
             (Some(Order::Yield | Order::YieldToName), _) => {}
@@ -59,11 +61,12 @@ pub(in crate::verbs) fn volumes_up(app: &App) -> Result<Verdict, Failure> {
     Ok(Verdict::AsAsked)
 }
 
-fn ask_and_open(session: &Session, cancel: &Cancel, events: &Events, ready: &Ready) -> Result<(), Failure> {
+fn ask_and_open(session: &Session, cancel: &Cancel, events: &Events, ready: &Ready, seen: &mut Seen) -> Result<(), Failure> {
     let _lock = Session::lock(Part::Volumes, VOLUMES_UNIT, Demand::Patience, events, cancel)?;
     let facts = session.facts(None, events, cancel)?;
     let graph = session.graph(&facts)?;
-    let plan = plan::up(&session.config, &facts, &graph, &Names::default())?;
+    // What somebody has taken down by its name is not asked for again.
+    let plan = seen.without_volumes(plan::up(&session.config, &facts, &graph, &Names::default())?);
     let watch = session.watch()?;
     let unlocker = unlocker(session, &plan, notes::waiting_guests(&session.config, &facts, &graph));
     ready.once_none(unlocker.unanswered(), cancel)?;
@@ -75,13 +78,14 @@ fn ask_and_open(session: &Session, cancel: &Cancel, events: &Events, ready: &Rea
         &plan,
         &facts,
     );
-    walk(&plan, &hands, events, cancel);
+    let summary = walk(&plan, &hands, events, cancel);
+    note_good(seen, &summary);
     Ok(())
 }
 
 /// `ExecStop=` of virt-unlock.service. While guests still use a volume it waits, and closes each as soon as it is free.
 pub(in crate::verbs) fn volumes_down(app: &App) -> Result<Verdict, Failure> {
-    let session = session_of_running(app)?;
+    let session = session_of_running(app, None)?;
     let orders = Orders::listen(|order| order == Order::Terminate)?;
     let report = Report::for_service(app.verbosity, Path::new(FOLDER), is_of_volumes);
     let _heartbeat = Heartbeat::begin()?;
@@ -92,7 +96,12 @@ fn close_all(session: &Session, events: &Events, cancel: &Cancel) -> Result<Verd
     let deadline = Instant::now() + session.config.host.stop_deadline;
     // At shutdown it is on its way down already. There is no PartOf=, for that would stop the guests too when this unit only
     // crashed and is started again.
-    order(session, |systemd, cancel| systemd.stop_unit(GUESTS_UNIT, cancel))?;
+    order(session, |systemd, cancel| {
+        systemd.stop_unit(GUESTS_UNIT, cancel)?;
+        // They would stay active with nothing behind them. They are ordered before this unit, so this stop comes first and leaves them
+        // nothing to do.
+        stop_named(*systemd, |_| true, cancel)
+    })?;
     let _lock = Session::lock(Part::Volumes, VOLUMES_UNIT, Demand::End, events, cancel)?;
     let facts = session.facts(None, events, cancel)?;
     let graph = session.graph(&facts)?;
