@@ -10,8 +10,58 @@ use crate::graph::Layer;
 pub struct Event {
     /// The layer; `None`: the run as a whole.
     pub layer: Option<Layer>,
+    /// What kind of thing, where it is one that is looked for and explained; words are for people.
+    pub kind: Option<Kind>,
     /// What.
     pub happened: Happened,
+}
+
+/// The things that an administrator, or a program that watches a host, wants to find and to have explained. Each has an id in the
+/// journal (`report::ids`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A volume was opened, or was open already.
+    VolumeOpen,
+    /// Every way to a key was tried: its passphrases were wrong, its key files did not fit.
+    VolumeGivenUp,
+    /// A volume stays closed for a reason that has no kind of its own.
+    VolumeNotOpened,
+    /// The device of a volume did not appear.
+    DeviceMissing,
+    /// A mapping of somebody else's has the volume's name.
+    ForeignMapping,
+    /// No LUKS header, or a damaged one.
+    NoHeader,
+    /// Too little memory is free to derive the key.
+    NoMemory,
+    /// A passphrase is asked for.
+    QuestionOpen,
+    /// A volume was closed.
+    VolumeClosed,
+    /// A volume stays open, or mounted, against the order.
+    VolumeStaysOpen,
+    /// A filesystem was mounted.
+    Mounted,
+    /// A filesystem was not mounted.
+    NotMounted,
+    /// A guest was started.
+    GuestStarted,
+    /// A guest was not started.
+    GuestNotStarted,
+    /// A guest shut down as it was asked to.
+    GuestShutDown,
+    /// A guest did not shut down in its time, and its plug was pulled.
+    GuestDestroyed,
+    /// A guest still runs against the order.
+    GuestStillRuns,
+    /// All that a unit takes down is down.
+    AllDown,
+    /// Something that a unit takes down is still up.
+    NotAllDown,
+    /// libvirt does not answer.
+    LibvirtSilent,
+    /// The configuration is wrong.
+    ConfigWrong,
 }
 
 /// What happened. The words are sentences without the layer's name.
@@ -48,7 +98,31 @@ pub enum Outcome {
     Cancelled,
 }
 
+/// An outcome, and its kind where what was done and how it ended do not tell it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What kind of end it is.
+    pub kind: Option<Kind>,
+}
+
+impl From<Outcome> for Ending {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, kind: None }
+    }
+}
+
 impl Outcome {
+    /// The same, of this kind.
+    #[must_use]
+    pub fn of(self, kind: Kind) -> Ending {
+        Ending {
+            outcome: self,
+            kind: Some(kind),
+        }
+    }
+
     /// Whether what waits for this may go on.
     pub fn is_good(&self) -> bool {
         matches!(self, Self::Done(_) | Self::Already(_))
@@ -83,8 +157,14 @@ impl Events {
 
     /// Says one thing.
     pub fn say(&self, layer: Option<&Layer>, happened: Happened) {
+        self.tell(layer, None, happened);
+    }
+
+    /// Says one thing and of what kind it is.
+    pub fn tell(&self, layer: Option<&Layer>, kind: impl Into<Option<Kind>>, happened: Happened) {
         (self.0)(&Event {
             layer: layer.cloned(),
+            kind: kind.into(),
             happened,
         });
     }
@@ -118,9 +198,16 @@ impl Progress<'_> {
         self.events.say(Some(self.layer), Happened::Waiting(words.into()));
     }
 
+    /// It waits for a libvirt that does not answer.
+    pub fn waiting_for_libvirt(&self, words: impl Into<String>) {
+        self.events
+            .tell(Some(self.layer), Kind::LibvirtSilent, Happened::Waiting(words.into()));
+    }
+
     /// A question is open.
     pub fn asking(&self, words: impl Into<String>) {
-        self.events.say(Some(self.layer), Happened::Asking(words.into()));
+        self.events
+            .tell(Some(self.layer), Kind::QuestionOpen, Happened::Asking(words.into()));
     }
 
     /// Worth saying.

@@ -7,8 +7,9 @@ use super::busy;
 use super::walk::Hands;
 use crate::cancel::Cancel;
 use crate::config::{Config, DomainConfig, OnStopTimeout, Volume};
-use crate::event::{Outcome, Progress};
+use crate::event::{Ending, Kind, Outcome, Progress};
 use crate::facts::{DomainState, Facts, Mapping, MountState};
+use crate::graph::Layer;
 use crate::host::{CloseError, Host, Hypervisor, HypervisorError, MountError, ShutdownMode, User};
 use crate::pace::Pace;
 use crate::plan::{Action, Step};
@@ -46,9 +47,9 @@ impl<'a> Down<'a> {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
-    fn stop(&self, name: &str, hypervisor: &dyn Hypervisor, progress: Progress<'_>, cancel: &Cancel) -> Outcome {
+    fn stop(&self, name: &str, hypervisor: &dyn Hypervisor, progress: Progress<'_>, cancel: &Cancel) -> Ending {
         let Some(uuid) = self.uuids.get(name) else {
-            return Outcome::Already("libvirt has no such domain".to_owned());
+            return Outcome::Already("libvirt has no such domain".to_owned()).into();
         };
         let table = self.config.domain(name).cloned().unwrap_or_else(|| DomainConfig::new(name));
         let limit = table.stop_timeout.unwrap_or(self.config.host.stop_timeout).min(self.left());
@@ -59,24 +60,28 @@ impl<'a> Down<'a> {
         };
         let since = Instant::now();
         match self.shut_down(hypervisor, uuid, limit, patience, progress, cancel) {
-            Ok(true) => return Outcome::Done(format!("shut down after {}", text::duration(rounded(since.elapsed())))),
+            Ok(true) => return Outcome::Done(format!("shut down after {}", text::duration(rounded(since.elapsed())))).into(),
             Ok(false) => {}
-            Err(HypervisorError::Cancelled) => return Outcome::Cancelled,
-            Err(error) => return Outcome::Failed(format!("{error}; it may still be running: its volumes stay open")),
+            Err(HypervisorError::Cancelled) => return Outcome::Cancelled.into(),
+            Err(error) => return Outcome::Failed(format!("{error}; it may still be running: its volumes stay open")).into(),
         }
         let asked = text::duration(rounded(since.elapsed()));
         if table.on_stop_timeout == OnStopTimeout::Wait {
             return Outcome::Failed(format!(
                 "still runs after {asked}, when stop-deadline ended; not destroyed, because on-stop-timeout = \"wait\"; its volumes stay open"
-            ));
+            ))
+            .into();
         }
         progress.warning(format!("did not shut down within {asked} (stop-timeout): its plug is pulled"));
-        match self.destroy(hypervisor, uuid, cancel) {
-            Ok(true) => Outcome::Done(format!("destroyed: it did not shut down within {asked}")),
+        let outcome = match self.destroy(hypervisor, uuid, cancel) {
+            Ok(true) => {
+                return Outcome::Done(format!("destroyed: it did not shut down within {asked}")).of(Kind::GuestDestroyed);
+            }
             Ok(false) => Outcome::Failed("did not end when it was destroyed; its volumes stay open".to_owned()),
             Err(HypervisorError::Cancelled) => Outcome::Cancelled,
             Err(error) => Outcome::Failed(format!("cannot be destroyed: {error}; its volumes stay open")),
-        }
+        };
+        outcome.into()
     }
 
     fn stop_pool(name: &str, hypervisor: &dyn Hypervisor, cancel: &Cancel) -> Outcome {
@@ -263,15 +268,26 @@ impl<'a> Down<'a> {
 }
 
 impl Hands for Down<'_> {
-    fn perform(&self, step: &Step, progress: Progress<'_>, cancel: &Cancel) -> Outcome {
+    fn perform(&self, step: &Step, progress: Progress<'_>, cancel: &Cancel) -> Ending {
         let name = step.layer.name();
         let volume = self.config.volume(name);
-        match (step.action, self.host.hypervisor.as_deref(), volume) {
-            (Action::Stop, Some(hypervisor), _) => self.stop(name, hypervisor, progress, cancel),
+        let outcome = match (step.action, self.host.hypervisor.as_deref(), volume) {
+            (Action::Stop, Some(hypervisor), _) => return self.stop(name, hypervisor, progress, cancel),
             (Action::StopPool, Some(hypervisor), _) => Self::stop_pool(name, hypervisor, cancel),
             (Action::Unmount, _, Some(volume)) => self.unmount(volume, progress, cancel),
             (Action::Close, _, Some(volume)) => self.close(volume, progress, cancel),
             (action, _, _) => Outcome::Failed(format!("{} is not a step of the way down", action.word())),
+        };
+        outcome.into()
+    }
+
+    fn kind(&self, step: &Step, outcome: &Outcome) -> Option<Kind> {
+        match (&step.layer, outcome) {
+            (Layer::Volume(_), Outcome::Done(_)) => Some(Kind::VolumeClosed),
+            (Layer::Volume(_) | Layer::Mount(_), Outcome::Failed(_) | Outcome::Skipped(_)) => Some(Kind::VolumeStaysOpen),
+            (Layer::Domain(_), Outcome::Done(_)) => Some(Kind::GuestShutDown),
+            (Layer::Domain(_), Outcome::Failed(_) | Outcome::Skipped(_)) => Some(Kind::GuestStillRuns),
+            _ => None,
         }
     }
 }

@@ -1,13 +1,13 @@
 //! The way up, one layer each: open, mount, start the pool, start the domain. The way back is in [`super::down`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::walk::Hands;
 use crate::cancel::Cancel;
 use crate::config::{Config, Volume};
-use crate::event::{Outcome, Progress};
-use crate::facts::{DomainFacts, Facts, MountState, VolumeFacts};
+use crate::event::{Ending, Kind, Outcome, Progress};
+use crate::facts::{DomainFacts, Facts, Mapping, MountState, VolumeFacts};
 use crate::graph::{Layer, Placement};
 use crate::host::watch::{self, Watch};
 use crate::host::{Host, Hypervisor, HypervisorError, MountError};
@@ -33,6 +33,8 @@ pub struct Up<'a> {
     opening: Opening,
     ranks: BTreeMap<Layer, usize>,
     uuids: BTreeMap<String, String>,
+    /// The volumes whose name a mapping of somebody else's had when the plan was made.
+    foreign: BTreeSet<String>,
     pace: Pace,
 }
 
@@ -52,6 +54,12 @@ impl<'a> Up<'a> {
             opening,
             ranks,
             uuids: facts.domain_uuids(),
+            foreign: facts
+                .volumes
+                .iter()
+                .filter(|(_, facts)| matches!(facts.mapping, Mapping::Foreign(_)))
+                .map(|(name, _)| name.clone())
+                .collect(),
             pace: Pace::default(),
         }
     }
@@ -71,12 +79,12 @@ impl<'a> Up<'a> {
         self.ranks.get(&step.layer).copied().unwrap_or(usize::MAX)
     }
 
-    fn open(&self, volume: &Volume, step: &Step, progress: Progress<'_>, cancel: &Cancel) -> Outcome {
+    fn open(&self, volume: &Volume, step: &Step, progress: Progress<'_>, cancel: &Cancel) -> Ending {
         match &self.opening {
             Opening::Here(unlocker) => unlocker.unlock(volume, self.rank_of(step), self.watch, progress, cancel),
             Opening::Elsewhere => {
                 progress.waiting("waiting until it is opened");
-                self.await_volume(volume, None, cancel, VolumeFacts::is_open, "open")
+                self.await_volume(volume, None, cancel, VolumeFacts::is_open, "open").into()
             }
         }
     }
@@ -210,7 +218,7 @@ impl<'a> Up<'a> {
             match call() {
                 Err(error @ HypervisorError::Unavailable(_)) if since.elapsed() < limit => {
                     let left = text::duration(Duration::from_secs(limit.saturating_sub(since.elapsed()).as_secs()));
-                    progress.waiting(format!("{error}; trying again for {left}"));
+                    progress.waiting_for_libvirt(format!("{error}; trying again for {left}"));
                     if cancel.wait(self.pace.libvirt_pause) {
                         return Err(HypervisorError::Cancelled);
                     }
@@ -234,21 +242,31 @@ impl Hands for Up<'_> {
         }
     }
 
-    fn perform(&self, step: &Step, progress: Progress<'_>, cancel: &Cancel) -> Outcome {
+    fn perform(&self, step: &Step, progress: Progress<'_>, cancel: &Cancel) -> Ending {
         let name = step.layer.name();
-        let volume = || self.volume_of(step);
-        match (step.action, self.host.hypervisor.as_deref()) {
-            (Action::Open, _) => match volume() {
-                Some(volume) => self.open(volume, step, progress, cancel),
-                None => Outcome::Failed("is not configured".to_owned()),
-            },
-            (Action::Mount, _) => match volume() {
-                Some(volume) => self.mount(volume, progress, cancel),
-                None => Outcome::Failed("is not configured".to_owned()),
-            },
-            (Action::StartPool, Some(hypervisor)) => self.start_pool(name, hypervisor, progress, cancel),
-            (Action::Start, Some(hypervisor)) => self.start(name, hypervisor, progress, cancel),
-            (action, _) => Outcome::Failed(format!("{} is not a step of the way up", action.word())),
+        let outcome = match (step.action, self.volume_of(step), self.host.hypervisor.as_deref()) {
+            (Action::Open, Some(volume), _) => return self.open(volume, step, progress, cancel),
+            (Action::Mount, Some(volume), _) => self.mount(volume, progress, cancel),
+            (Action::Open | Action::Mount, None, _) => Outcome::Failed("is not configured".to_owned()),
+            (Action::StartPool, _, Some(hypervisor)) => self.start_pool(name, hypervisor, progress, cancel),
+            (Action::Start, _, Some(hypervisor)) => self.start(name, hypervisor, progress, cancel),
+            (action, ..) => Outcome::Failed(format!("{} is not a step of the way up", action.word())),
+        };
+        outcome.into()
+    }
+
+    fn kind(&self, step: &Step, outcome: &Outcome) -> Option<Kind> {
+        match (&step.layer, outcome) {
+            (Layer::Volume(_), Outcome::Done(_) | Outcome::Already(_)) => Some(Kind::VolumeOpen),
+            (Layer::Volume(name), Outcome::Failed(_)) if step.action == Action::Blocked && self.foreign.contains(&**name) => {
+                Some(Kind::ForeignMapping)
+            }
+            (Layer::Volume(_), Outcome::Failed(_) | Outcome::Skipped(_)) => Some(Kind::VolumeNotOpened),
+            (Layer::Mount(_), Outcome::Done(_)) => Some(Kind::Mounted),
+            (Layer::Mount(_), Outcome::Failed(_) | Outcome::Skipped(_)) => Some(Kind::NotMounted),
+            (Layer::Domain(_), Outcome::Done(_)) => Some(Kind::GuestStarted),
+            (Layer::Domain(_), Outcome::Failed(_) | Outcome::Skipped(_)) => Some(Kind::GuestNotStarted),
+            _ => None,
         }
     }
 }

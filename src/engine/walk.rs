@@ -7,14 +7,17 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
 use crate::cancel::Cancel;
-use crate::event::{Events, Happened, Outcome, Progress};
+use crate::event::{Ending, Events, Happened, Kind, Outcome, Progress};
 use crate::graph::Layer;
 use crate::plan::{Action, Plan, Step};
 
 /// Does the work of one step.
 pub trait Hands: Sync {
     /// Does what `step.action` says, which is always work, and comes back soon after `cancel` is raised.
-    fn perform(&self, step: &Step, progress: Progress<'_>, cancel: &Cancel) -> Outcome;
+    fn perform(&self, step: &Step, progress: Progress<'_>, cancel: &Cancel) -> Ending;
+
+    /// The kind of a step's end that has not been given one.
+    fn kind(&self, step: &Step, outcome: &Outcome) -> Option<Kind>;
 
     /// Told of each step in the plan's order, before its thread begins; must not block.
     fn announce(&self, _step: &Step) {}
@@ -53,9 +56,9 @@ pub fn walk(plan: &Plan, hands: &dyn Hands, events: &Events, cancel: &Cancel) ->
         walker.begin_what_can(|place| spawn(scope, plan, place, hands, events, cancel, &ended));
         while walker.running > 0 {
             // A running step always sends: its thread holds a sender and catches its own panic.
-            let Ok((place, outcome)) = ends.recv() else { break };
+            let Ok((place, ending)) = ends.recv() else { break };
             walker.running -= 1;
-            walker.settle(place, outcome);
+            walker.settle(place, ending);
             walker.begin_what_can(|place| spawn(scope, plan, place, hands, events, cancel, &ended));
         }
     });
@@ -75,18 +78,18 @@ fn spawn<'scope, 'env>(
     hands: &'env dyn Hands,
     events: &'env Events,
     cancel: &'env Cancel,
-    ended: &Sender<(usize, Outcome)>,
+    ended: &Sender<(usize, Ending)>,
 ) -> bool {
     let ended = ended.clone();
     hands.announce(&plan.steps[place]);
     let begun = thread::Builder::new().spawn_scoped(scope, move || {
         let step = &plan.steps[place];
-        let outcome =
+        let ending =
             catch_unwind(AssertUnwindSafe(|| hands.perform(step, events.of(&step.layer), cancel))).unwrap_or_else(|_| {
-                Outcome::Failed("an error in virt-unlock itself; please report it with the lines above".to_owned())
+                Outcome::Failed("an error in virt-unlock itself; please report it with the lines above".to_owned()).into()
             });
         // The receiver outlives every sender.
-        let _ = ended.send((place, outcome));
+        let _ = ended.send((place, ending));
     });
     begun.is_ok()
 }
@@ -169,12 +172,13 @@ impl<'a> Walker<'a> {
         if step.action.is_work() {
             self.hands.pass_over(step);
         }
-        self.settle(place, outcome);
+        self.settle(place, outcome.into());
     }
 
-    fn settle(&mut self, place: usize, outcome: Outcome) {
-        self.events
-            .say(Some(&self.plan.steps[place].layer), Happened::Ended(outcome.clone()));
+    fn settle(&mut self, place: usize, Ending { outcome, kind }: Ending) {
+        let step = &self.plan.steps[place];
+        let kind = kind.or_else(|| self.hands.kind(step, &outcome));
+        self.events.tell(Some(&step.layer), kind, Happened::Ended(outcome.clone()));
         self.outcomes[place] = Some(outcome);
         for waiting in std::mem::take(&mut self.waited_by[place]) {
             self.open_waits[waiting] -= 1;

@@ -108,6 +108,7 @@ mod tests {
     fn event(layer: Layer, happened: Happened) -> Event {
         Event {
             layer: Some(layer),
+            kind: None,
             happened,
         }
     }

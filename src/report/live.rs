@@ -162,7 +162,11 @@ mod tests {
 
     #[test]
     fn what_the_whole_run_waits_for_is_not_swallowed() {
-        let event = |layer, happened| Event { layer, happened };
+        let event = |layer, happened| Event {
+            layer,
+            kind: None,
+            happened,
+        };
         let waiting = || Happened::Waiting("waiting for another run".into());
         assert!(stands_below(&event(Some(Layer::Volume("mail".into())), waiting())));
         assert!(!stands_below(&event(None, waiting())));

@@ -118,6 +118,7 @@ mod tests {
         let mut tell = |happened| {
             let event = Event {
                 layer: Some(layer.clone()),
+                kind: None,
                 happened,
             };
             recorder.show(&event, &Board::default());

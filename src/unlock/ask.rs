@@ -8,7 +8,7 @@ use super::group::{Group, Lead, Next};
 use super::volume::OnTheWay;
 use super::words;
 use crate::config::Volume;
-use crate::event::Outcome;
+use crate::event::{Ending, Outcome};
 use crate::host::{Key, OpenError, Question, QuestionError};
 use crate::monitor::Ended;
 use crate::pace::Pace;
@@ -17,7 +17,7 @@ use crate::secret::Secret;
 /// What asking came to.
 pub(super) enum Asked {
     /// The volume is through.
-    Through(Outcome),
+    Through(Ending),
     /// This way is used up; the words say why.
     GivenUp(String),
 }
@@ -50,12 +50,12 @@ impl Unlocker {
         let group = self.group_of(way.volume);
         let mut seen = 0;
         if self.turn.in_order(way.rank, self.pace.order_patience, way.asking).is_err() {
-            return Asked::Through(Outcome::Cancelled);
+            return Asked::Through(Outcome::Cancelled.into());
         }
         loop {
             let _lead: Option<Lead<'_>> = match group.map(|group| self.next_of(group, &mut seen, way)) {
                 None => None,
-                Some(Err(_)) => return Asked::Through(Outcome::Cancelled),
+                Some(Err(_)) => return Asked::Through(Outcome::Cancelled.into()),
                 Some(Ok(Next::Ask(lead))) => Some(lead),
                 Some(Ok(Next::Try(secret))) => {
                     tries.remember(&secret);
@@ -103,7 +103,7 @@ impl Unlocker {
         let volume = way.volume;
         way.progress.waiting("waiting until its question can be asked");
         let Ok(_turn) = self.turn.take(way.rank, way.asking) else {
-            return Err(Asked::Through(Outcome::Cancelled));
+            return Err(Asked::Through(Outcome::Cancelled.into()));
         };
         let guests = self.waiting_guests.get(&volume.name).map(Vec::as_slice).unwrap_or_default();
         let others = group.map_or(0, Group::others);
@@ -116,7 +116,7 @@ impl Unlocker {
         let since = Instant::now();
         match self.host.questions.ask(&question, way.asking) {
             Ok(answer) => Ok((answer, since.elapsed())),
-            Err(QuestionError::Cancelled) => Err(Asked::Through(Outcome::Cancelled)),
+            Err(QuestionError::Cancelled) => Err(Asked::Through(Outcome::Cancelled.into())),
             Err(error) => Err(Asked::GivenUp(error.to_string())),
         }
     }
@@ -131,7 +131,7 @@ impl Unlocker {
         if let (Ok(()), Some((group, seen)), Key::Passphrase(secret)) = (&result, proof, key) {
             group.proven(secret, seen);
         }
-        Some(Asked::Through(self.outcome(way, result, done)))
+        Some(Asked::Through(self.ending(way, result, done)))
     }
 
     pub(super) fn group_of(&self, volume: &Volume) -> Option<&Group> {
@@ -171,7 +171,7 @@ impl Tries {
                 .to_owned(),
             );
             if way.asking.wait(self.pause) {
-                return Some(Asked::Through(Outcome::Cancelled));
+                return Some(Asked::Through(Outcome::Cancelled.into()));
             }
             self.pause = (self.pause * 2).min(pace.machine_pause_longest);
             return None;

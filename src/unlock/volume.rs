@@ -8,7 +8,7 @@ use super::ask::Asked;
 use super::gate::{Refused, memory_of};
 use crate::cancel::Cancel;
 use crate::config::{Unlock, Volume};
-use crate::event::{Outcome, Progress};
+use crate::event::{Ending, Kind, Outcome, Progress};
 use crate::facts::{Mapping, VolumeFacts};
 use crate::host::watch::Watch;
 use crate::host::{Header, Key, OpenError};
@@ -34,7 +34,7 @@ pub(super) struct OnTheWay<'a> {
 
 impl Unlocker {
     /// Opens one volume, whatever that takes. `rank`: its place in the order of the questions.
-    pub fn unlock(&self, volume: &Volume, rank: usize, watch: &Watch, progress: Progress<'_>, cancel: &Cancel) -> Outcome {
+    pub fn unlock(&self, volume: &Volume, rank: usize, watch: &Watch, progress: Progress<'_>, cancel: &Cancel) -> Ending {
         let standing = Standing {
             unlocker: self,
             volume,
@@ -42,15 +42,16 @@ impl Unlocker {
         };
         let device = match await_device(volume, watch, progress, cancel, &standing) {
             Ok(device) => device,
-            Err(outcome) => return outcome,
+            Err(ending) => return ending,
         };
         let header = match self.host.volumes.probe(volume, &device, cancel) {
             Ok(header) => header,
-            Err(OpenError::Cancelled) => return Outcome::Cancelled,
-            Err(error) => return Outcome::Failed(header_words(volume, &device, &error)),
+            Err(OpenError::Cancelled) => return Outcome::Cancelled.into(),
+            Err(error @ OpenError::Header(_)) => return no_header(volume, &device, &error),
+            Err(error) => return Outcome::Failed(error.to_string()).into(),
         };
         let Ok(asking) = cancel.child() else {
-            return Outcome::Failed("no file descriptor is left".to_owned());
+            return Outcome::Failed("no file descriptor is left".to_owned()).into();
         };
         let way = OnTheWay {
             volume,
@@ -61,26 +62,21 @@ impl Unlocker {
             cancel,
             asking: &asking,
         };
-        let outcome = watch.meanwhile(&volume.name, VolumeFacts::is_open, &asking, || self.try_ways(&way));
-        match outcome {
-            Outcome::Cancelled if !cancel.is_raised() && self.is_open_now(volume) => {
-                Outcome::Already("somebody else has opened it".to_owned())
-            }
-            outcome => outcome,
+        let ending = watch.meanwhile(&volume.name, VolumeFacts::is_open, &asking, || self.try_ways(&way));
+        if ending.outcome == Outcome::Cancelled && !cancel.is_raised() && self.is_open_now(volume) {
+            return Outcome::Already("somebody else has opened it".to_owned()).into();
         }
+        ending
     }
 
-    fn try_ways(&self, way: &OnTheWay<'_>) -> Outcome {
+    fn try_ways(&self, way: &OnTheWay<'_>) -> Ending {
         let (volume, progress) = (way.volume, way.progress);
         let mut tried: Vec<String> = Vec::new();
         for unlock in &volume.unlock {
-            let outcome = match unlock {
+            match unlock {
                 Unlock::Passphrase => match self.ask_and_open(way) {
-                    Asked::Through(outcome) => outcome,
-                    Asked::GivenUp(words) => {
-                        tried.push(words);
-                        continue;
-                    }
+                    Asked::Through(ending) => return ending,
+                    Asked::GivenUp(words) => tried.push(words),
                 },
                 Unlock::KeyFile { path, offset, size } => {
                     let key = Key::File {
@@ -93,15 +89,13 @@ impl Unlocker {
                             let words = format!("key file {}: {error}", path.display());
                             progress.warning(words.clone());
                             tried.push(words);
-                            continue;
                         }
-                        result => self.outcome(way, result, &format!("opened by key file {}", path.display())),
+                        result => return self.ending(way, result, &format!("opened by key file {}", path.display())),
                     }
                 }
-            };
-            return outcome;
+            }
         }
-        Outcome::Failed(format!("{}; `virt-unlock up {}` tries again", tried.join("; "), volume.name))
+        Outcome::Failed(format!("{}; `virt-unlock up {}` tries again", tried.join("; "), volume.name)).of(Kind::VolumeGivenUp)
     }
 
     /// One key, one derivation, as soon as there is memory for it.
@@ -120,24 +114,30 @@ impl Unlocker {
     }
 
     /// What a way that cannot be tried again came to.
-    pub(super) fn outcome(&self, way: &OnTheWay<'_>, result: Result<(), OpenError>, done: &str) -> Outcome {
+    pub(super) fn ending(&self, way: &OnTheWay<'_>, result: Result<(), OpenError>, done: &str) -> Ending {
         let name = &way.volume.name;
-        match result {
-            Ok(()) => Outcome::Done(done.to_owned()),
-            Err(OpenError::Cancelled) => Outcome::Cancelled,
+        let error = match result {
+            Ok(()) => return Outcome::Done(done.to_owned()).into(),
+            Err(OpenError::Cancelled) => return Outcome::Cancelled.into(),
             // Somebody was faster, with `cryptsetup open` by hand.
             Err(OpenError::Exists(_) | OpenError::Busy(_)) if self.is_open_now(way.volume) => {
-                Outcome::Already("open already".to_owned())
+                return Outcome::Already("open already".to_owned()).into();
             }
-            Err(error @ OpenError::Busy(_)) => Outcome::Failed(format!(
+            Err(error) => error,
+        };
+        match &error {
+            OpenError::Exists(_) => Outcome::Failed(error.to_string()).of(Kind::ForeignMapping),
+            OpenError::Busy(_) => Outcome::Failed(format!(
                 "{error}; `lsblk {}` shows by what (is it open under another name?)",
                 way.device.display()
-            )),
-            Err(error @ OpenError::Memory(_)) => Outcome::Failed(format!(
+            ))
+            .into(),
+            OpenError::Memory(_) => Outcome::Failed(format!(
                 "{error}; free some, then `virt-unlock up {name}` (no try was used up)"
-            )),
-            Err(error @ OpenError::Header(_)) => Outcome::Failed(header_words(way.volume, way.device, &error)),
-            Err(error) => Outcome::Failed(error.to_string()),
+            ))
+            .of(Kind::NoMemory),
+            OpenError::Header(_) => no_header(way.volume, way.device, &error),
+            _ => Outcome::Failed(error.to_string()).into(),
         }
     }
 
@@ -152,12 +152,12 @@ fn await_device(
     progress: Progress<'_>,
     cancel: &Cancel,
     standing: &Standing<'_>,
-) -> Result<PathBuf, Outcome> {
+) -> Result<PathBuf, Ending> {
     let look = |limit| {
         watch.wait(&volume.name, Some(limit), cancel, |facts| {
             match (&facts.mapping, &facts.device) {
-                (Mapping::Open(_), _) => Some(Err(Outcome::Already("open already".to_owned()))),
-                (Mapping::Foreign(words), _) => Some(Err(Outcome::Failed(words.clone()))),
+                (Mapping::Open(_), _) => Some(Err(Outcome::Already("open already".to_owned()).into())),
+                (Mapping::Foreign(words), _) => Some(Err(Outcome::Failed(words.clone()).of(Kind::ForeignMapping))),
                 (Mapping::None, Some(device)) => Some(Ok(device.path.clone())),
                 (Mapping::None, None) => None,
             }
@@ -181,24 +181,23 @@ fn await_device(
     }
     match found {
         Ok(device) => device,
-        Err(Ended::Cancelled) => Err(Outcome::Cancelled),
+        Err(Ended::Cancelled) => Err(Outcome::Cancelled.into()),
         Err(Ended::TimedOut) => Err(Outcome::Failed(format!(
             "its device {} did not appear within {}; attach or activate it, then `virt-unlock up {}`",
             volume.device,
             text::duration(volume.device_timeout),
             volume.name
-        ))),
+        ))
+        .of(Kind::DeviceMissing)),
     }
 }
 
-fn header_words(volume: &Volume, device: &Path, error: &OpenError) -> String {
+fn no_header(volume: &Volume, device: &Path, error: &OpenError) -> Ending {
     let place = volume.header.as_deref().unwrap_or(device).display();
-    match error {
-        OpenError::Header(_) => {
-            format!("{error}; `cryptsetup luksDump {place}` shows more, `cryptsetup repair` or a header backup may help")
-        }
-        _ => error.to_string(),
-    }
+    Outcome::Failed(format!(
+        "{error}; `cryptsetup luksDump {place}` shows more, `cryptsetup repair` or a header backup may help"
+    ))
+    .of(Kind::NoHeader)
 }
 
 /// What a volume on its way keeps the others from, let go of at the latest when it is through, however that comes about.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::{App, Failure};
 use crate::cancel::Cancel;
 use crate::config::{self, Config};
-use crate::event::{Events, Happened};
+use crate::event::{Events, Happened, Kind};
 use crate::facts::{Facts, LibvirtFacts};
 use crate::graph::{self, Graph};
 use crate::host::devices::Kernel;
@@ -161,7 +161,8 @@ fn ask_libvirt(
         }
         if !said {
             let limit = limit.map_or_else(String::new, |limit| format!(" for {}", text::duration(limit)));
-            events.say(None, Happened::Waiting(format!("{words}; trying again{limit}")));
+            let kind = result.is_err().then_some(Kind::LibvirtSilent);
+            events.tell(None, kind, Happened::Waiting(format!("{words}; trying again{limit}")));
             said = true;
         }
         if cancel.wait(LIBVIRT_PAUSE) {

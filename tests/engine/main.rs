@@ -4,6 +4,7 @@
 mod fake_host;
 
 mod interrupted;
+mod kinds;
 mod opening;
 mod questions;
 mod starting;
