@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use super::journal::Journal;
 use super::style::plain;
 use super::{Board, Colour, Sink, Style, Verbosity};
 use crate::event::{Event, Happened, Outcome};
@@ -19,11 +20,17 @@ pub(super) enum Prefix {
 pub(super) struct Lines {
     verbosity: Verbosity,
     prefix: Prefix,
+    /// Where a line goes with fields; without it, or where it fails, to the standard streams.
+    journal: Option<Journal>,
 }
 
 impl Lines {
-    pub(super) fn new(verbosity: Verbosity, prefix: Prefix) -> Self {
-        Self { verbosity, prefix }
+    pub(super) fn new(verbosity: Verbosity, prefix: Prefix, journal: Option<Journal>) -> Self {
+        Self {
+            verbosity,
+            prefix,
+            journal,
+        }
     }
 }
 
@@ -90,7 +97,10 @@ impl Line {
 impl Sink for Lines {
     fn show(&mut self, event: &Event, _board: &Board) {
         let line = Line::of(event);
-        if self.verbosity >= line.needs {
+        if self.verbosity < line.needs {
+            return;
+        }
+        if !self.journal.as_ref().is_some_and(|journal| journal.tell(&line, event)) {
             line.write(event, self.prefix);
         }
     }

@@ -2,6 +2,8 @@
 //! Everything here only renders events; nothing here changes anything.
 
 mod board;
+pub mod ids;
+mod journal;
 mod lines;
 mod live;
 mod out;
@@ -13,6 +15,7 @@ use std::io::{self, IsTerminal};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use board::{Board, Entry};
+pub use journal::remark;
 pub use out::{answer, complain};
 pub use record::{Record, Remembered};
 pub use style::{Colour, Style, plain};
@@ -56,12 +59,12 @@ impl Report {
         let lines: Box<dyn Sink> = if io::stdout().is_terminal() && io::stderr().is_terminal() && verbosity > Verbosity::Quiet {
             Box::new(live::Live::begin(verbosity))
         } else {
-            Box::new(lines::Lines::new(verbosity, lines::Prefix::None))
+            Box::new(lines::Lines::new(verbosity, lines::Prefix::None, None))
         };
         Self::new(vec![lines, Box::new(record::Recorder::new(folder))], |_| true)
     }
 
-    /// For a service: lines with their priority for the journal, the status line for `systemctl status`, the outcomes on the
+    /// For a service: entries of the journal (or lines, where their fields have no way there), the status line for `systemctl status`, the outcomes on the
     /// console. Layers that `only` leaves out belong to another service.
     pub fn for_service(verbosity: Verbosity, folder: &std::path::Path, only: fn(&Layer) -> bool) -> Self {
         let prefix = if std::env::var_os("JOURNAL_STREAM").is_some() {
@@ -70,7 +73,7 @@ impl Report {
             lines::Prefix::None
         };
         let sinks: Vec<Box<dyn Sink>> = vec![
-            Box::new(lines::Lines::new(verbosity, prefix)),
+            Box::new(lines::Lines::new(verbosity, prefix, journal::Journal::of_this_process())),
             Box::new(service::StatusLine),
             Box::new(service::Console),
             Box::new(record::Recorder::new(folder)),

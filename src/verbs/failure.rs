@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::config::Problems;
+use crate::event::Kind;
 use crate::plan::UnknownName;
 use crate::report::{Colour, Style, plain};
 
@@ -15,6 +16,8 @@ pub enum Failure {
     Usage(String),
     /// Not allowed, or a needed service is not there.
     Unable(String),
+    /// libvirt is not there, or does not answer.
+    Libvirt(String),
     /// Cancelled before anything was done.
     Cancelled,
 }
@@ -24,8 +27,22 @@ impl Failure {
     pub fn status(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Usage(_) => 2,
-            Self::Unable(_) => 3,
+            Self::Unable(_) | Self::Libvirt(_) => 3,
             Self::Cancelled => 1,
+        }
+    }
+
+    /// How much it matters, for the journal (syslog(3)): who cancels a run knows it.
+    pub(super) fn priority(&self) -> u8 {
+        if matches!(self, Self::Cancelled) { 6 } else { 3 }
+    }
+
+    /// Its kind, for the journal.
+    pub(super) fn kind(&self) -> Option<Kind> {
+        match self {
+            Self::Config(_) => Some(Kind::ConfigWrong),
+            Self::Libvirt(_) => Some(Kind::LibvirtSilent),
+            Self::Usage(_) | Self::Unable(_) | Self::Cancelled => None,
         }
     }
 
@@ -42,7 +59,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(problems) => problems.fmt(f),
-            Self::Usage(words) | Self::Unable(words) => f.write_str(words),
+            Self::Usage(words) | Self::Unable(words) | Self::Libvirt(words) => f.write_str(words),
             Self::Cancelled => f.write_str("cancelled; nothing was changed"),
         }
     }

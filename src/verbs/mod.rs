@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub use failure::Failure;
 pub use names::known as known_names;
 
-use crate::cli::{Cli, Command, Part, Way};
+use crate::cli::{Cli, Command, InitramfsPart, Part, Way};
 use crate::host::{self, Hypervisor};
 use crate::report::{self, Verbosity};
 use crate::secret;
@@ -84,10 +84,26 @@ pub fn run(cli: &Cli, connect: Option<Connect>) -> ExitCode {
         Ok(Verdict::AsAsked) => ExitCode::SUCCESS,
         Ok(Verdict::NotAll) => ExitCode::from(1),
         Err(failure) => {
-            report::complain(&failure.for_terminal());
+            let words = failure.for_terminal();
+            if is_of_a_unit(&cli.command) {
+                report::remark(failure.priority(), failure.kind(), &words);
+            } else {
+                report::complain(&words);
+            }
             ExitCode::from(failure.status())
         }
     }
+}
+
+/// Whether systemd runs this, so that what it says belongs to the journal.
+fn is_of_a_unit(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Service { .. }
+            | Command::Initramfs {
+                part: InitramfsPart::Open
+            }
+    )
 }
 
 /// A worker is this program again, with one hidden argument: it is no command of the command line, so that nothing is parsed

@@ -1,6 +1,8 @@
 //! Things in the way: a guest that does not stop, a shell in the mounted folder, a mapping of somebody else's, a device that
 //! comes late, files in the mount point, libvirt that is away.
 
+use virt_unlock::report::ids;
+
 use crate::{
     host::{Host, secs},
     product::{PASSPHRASE, installed},
@@ -44,6 +46,7 @@ fn what_is_in_the_way_is_named_and_the_rest_goes_on() {
         .prepare(&format!("printf '{PASSPHRASE}' >/etc/key; chmod 400 /etc/key"))
         .boot();
     host.console().expect("host login:", secs(120));
+    a_wrong_configuration_is_in_the_journal_of_its_unit(&host);
     host.until("test -b /dev/vg0/stub", secs(60));
     host.run("sed -i \"s/@STUB@/$(cryptsetup luksUUID /dev/vg0/stub)/\" /etc/virt-unlock/config.toml");
 
@@ -142,4 +145,20 @@ fn down_with_a_shell_in_the_mount(host: &Host) {
         secs(30),
     );
     assert!(host.run("virt-unlock down 2>&1").contains("volume vm: closed"));
+}
+
+/// Also when the program has ended before journald could look up who wrote the entry.
+fn a_wrong_configuration_is_in_the_journal_of_its_unit(host: &Host) {
+    for unit in ["virt-unlock", "virt-unlock-guests"] {
+        assert_ne!(host.shell_within(&format!("systemctl start {unit}"), secs(60)).status, 0);
+        let told = host.run(&format!(
+            "journalctl --sync; journalctl -b -o cat -u {unit} MESSAGE_ID={}",
+            ids::CONFIG_WRONG
+        ));
+        assert!(
+            told.starts_with("error: `device` is no UUID: `UUID=@STUB@`"),
+            "{unit}: {told}"
+        );
+    }
+    host.run("systemctl reset-failed virt-unlock virt-unlock-guests");
 }

@@ -95,7 +95,7 @@ impl<'a> Way<'a> {
         // Under a boot libvirt comes late; without libvirt on the host this unit is where it is said.
         let facts = session.facts(None, events, cancel)?;
         if let Some(error) = &facts.libvirt_error {
-            return Err(Failure::Unable(format!("{error}; no guest is started")));
+            return Err(Failure::Libvirt(format!("{error}; no guest is started")));
         }
         let graph = session.graph(&facts)?;
         notes::write(&session.config, &graph, &facts);
@@ -149,7 +149,7 @@ pub(in crate::verbs) fn guests_down(app: &App) -> Result<Verdict, Failure> {
     let _keeper = Keeper::begin(&session)?;
     let facts = session.facts(Some(LIBVIRT_PATIENCE), &events, &cancel)?;
     if let Some(error) = &facts.libvirt_error {
-        return Err(Failure::Unable(format!("{error}; no guest can be asked to stop")));
+        return Err(Failure::Libvirt(format!("{error}; no guest can be asked to stop")));
     }
     let graph = session.graph(&facts)?;
     let plan = plan::down(&facts, &graph, &Names::default())?.only(is_of_guests, "left to virt-unlock.service");

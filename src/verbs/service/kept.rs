@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::config;
 use crate::host::lock::FOLDER;
-use crate::report::{complain, plain};
+use crate::report::{plain, remark};
 use crate::verbs::in_force::in_force;
 use crate::verbs::session::Session;
 use crate::verbs::{App, Failure};
@@ -27,11 +27,12 @@ pub(super) fn session_of_running(app: &App, name: Option<&str>) -> Result<Sessio
     if !kept.exists() {
         return Err(failure);
     }
-    complain(&failure.to_string());
-    complain(&format!(
-        "<4>the configuration is wrong: going down by the one that was in force on the way up, {}",
+    remark(failure.priority(), failure.kind(), &failure.to_string());
+    let words = format!(
+        "the configuration is wrong: going down by the one that was in force on the way up, {}",
         kept.display()
-    ));
+    );
+    remark(4, None, &words);
     Session::with_config(app, Some(&kept), false)
 }
 
@@ -44,10 +45,11 @@ fn with_forgotten(mut session: Session, kept: &Path) -> Session {
     let (config, forgotten) = in_force(session.config, &loaded.config, |volume| devices.volume_facts(volume));
     session.config = config;
     for name in forgotten {
-        complain(&format!(
-            "<4>volume {name} is open, but not as the configuration has it now: going down by the one of the way up, {}",
+        let words = format!(
+            "volume {name} is open, but not as the configuration has it now: going down by the one of the way up, {}",
             kept.display()
-        ));
+        );
+        remark(4, None, &words);
     }
     session
 }
@@ -76,11 +78,12 @@ pub(super) fn keep_configuration(session: &Session, name: Option<&str>) {
         .and_then(|mut file| file.write_all(text.as_bytes()))
         .and_then(|()| fs::rename(&new, &kept));
     if let Err(error) = written {
-        complain(&format!(
-            "<4>the configuration is not kept for the way down: {}: {}",
+        let words = format!(
+            "the configuration is not kept for the way down: {}: {}",
             kept.display(),
             plain(&error.to_string())
-        ));
+        );
+        remark(4, None, &words);
     }
 }
 

@@ -17,7 +17,7 @@ use super::Failure;
 use super::session::Session;
 use crate::cancel::Cancel;
 use crate::engine::Summary;
-use crate::event::{Events, Happened};
+use crate::event::{Events, Happened, Kind};
 use crate::host::units::{BusError, Systemd};
 use crate::plan::Seen;
 
@@ -49,10 +49,10 @@ fn note_good(seen: &mut Seen, summary: &Summary) {
 }
 
 fn say_end(events: &Events, summary: &Summary, good: &str, bad: &str) {
-    let happened = if summary.is_good() {
-        Happened::Note(good.to_owned())
+    let (kind, happened) = if summary.is_good() {
+        (Kind::AllDown, Happened::Note(good.to_owned()))
     } else {
-        Happened::Warning(bad.to_owned())
+        (Kind::NotAllDown, Happened::Warning(bad.to_owned()))
     };
-    events.say(None, happened);
+    events.tell(None, kind, happened);
 }

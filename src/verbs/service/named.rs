@@ -11,7 +11,6 @@ use sd_notify::NotifyState;
 use super::heartbeat::Heartbeat;
 use super::keeper::Keeper;
 use super::kept::{keep_configuration, session_of_running};
-use super::say_end;
 use crate::cancel::Cancel;
 use crate::engine::down::Down;
 use crate::engine::up::{Opening, Up};
@@ -260,8 +259,12 @@ pub(in crate::verbs) fn named_down(app: &App, instance: &str) -> Result<Verdict,
     };
     let hands = Down::new(&session.config, &session.host, deadline, &facts);
     let summary = walk(&plan, &hands, &events, &cancel);
-    let (good, bad) = (format!("{} is down", unit.name), format!("not all of {} is down", unit.name));
-    say_end(&events, &summary, &good, &bad);
+    let happened = if summary.is_good() {
+        Happened::Note(format!("{} is down", unit.name))
+    } else {
+        Happened::Warning(format!("not all of {} is down", unit.name))
+    };
+    events.say(None, happened);
     Ok(summary.is_good().into())
 }
 
