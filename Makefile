@@ -12,6 +12,7 @@ bin     = $(DESTDIR)$(PREFIX)/bin
 libexec = $(DESTDIR)$(PREFIX)/libexec/virt-unlock
 units   = $(DESTDIR)$(PREFIX)/lib/systemd/system
 dracut  = $(DESTDIR)$(PREFIX)/lib/dracut/modules.d/70virt-unlock
+catalog = $(DESTDIR)$(PREFIX)/lib/systemd/catalog
 doc     = $(DESTDIR)$(PREFIX)/share/doc/virt-unlock
 share   = $(DESTDIR)$(PREFIX)/share
 etc     = $(DESTDIR)/etc/virt-unlock
@@ -19,6 +20,7 @@ etc     = $(DESTDIR)/etc/virt-unlock
 programs      := $(release)/virt-unlock $(release)/virt-unlock-volumes
 unit_files    := units/virt-unlock.service units/virt-unlock-guests.service units/virt-unlock@.service
 dracut_files  := $(wildcard dracut/70virt-unlock/*)
+catalogue     := units/virt-unlock.catalog
 documentation := README.md LICENSE config.example.toml
 # What the program writes of itself, below share.
 pages         := man8/virt-unlock.8 man8/virt-unlock.service.8 man8/virt-unlock-guests.service.8 man8/virt-unlock@.service.8 \
@@ -27,6 +29,9 @@ completions   := bash-completion/completions/virt-unlock zsh/vendor-completions/
                  fish/vendor_completions.d/virt-unlock.fish
 generated     := $(addprefix man/,$(pages)) $(completions)
 made          := $(release)/share/.made
+
+# journalctl reads the compiled ones. Not for a DESTDIR: a package's host does it when it gets the package.
+compile_catalogues = $(if $(DESTDIR),,if command -v journalctl >/dev/null; then journalctl --update-catalog; fi)
 
 .PHONY: help demo build install uninstall deb rpm test test-quick lint stage clean
 
@@ -58,11 +63,12 @@ $(made): $(release)/virt-unlock
 	$(release)/virt-unlock generate completions $(@D)
 	touch $@
 
-install: $(programs) $(made) $(unit_files) $(dracut_files) $(documentation)
-	install -d $(bin) $(libexec) $(units) $(dracut) $(doc) $(etc) $(sort $(dir $(addprefix $(share)/,$(generated))))
+install: $(programs) $(made) $(unit_files) $(dracut_files) $(catalogue) $(documentation)
+	install -d $(bin) $(libexec) $(units) $(catalog) $(dracut) $(doc) $(etc) $(sort $(dir $(addprefix $(share)/,$(generated))))
 	install -m 755 $(release)/virt-unlock $(bin)
 	install -m 755 $(release)/virt-unlock-volumes $(libexec)
 	install -m 644 $(documentation) $(doc)
+	install -m 644 $(catalogue) $(catalog)
 	put() { sed 's|/usr/bin/virt-unlock|$(PREFIX)/bin/virt-unlock|g; s|/usr/libexec/virt-unlock|$(PREFIX)/libexec/virt-unlock|g' $$1 \
 	    >$$2/$${1##*/} && chmod $$3 $$2/$${1##*/}; }; \
 	for unit in $(unit_files); do put $$unit $(units) 644 || exit 1; done; \
@@ -71,11 +77,13 @@ install: $(programs) $(made) $(unit_files) $(dracut_files) $(documentation)
 	for file in $(generated); do \
 	    sed 's|/usr/lib|$(PREFIX)/lib|g' $(dir $(made))$$file >$(share)/$$file && chmod 644 $(share)/$$file || exit 1; \
 	done
+	$(compile_catalogues)
 
 uninstall:
-	rm -f $(bin)/virt-unlock $(addprefix $(units)/,$(notdir $(unit_files))) $(addprefix $(share)/,$(generated))
+	rm -f $(bin)/virt-unlock $(addprefix $(units)/,$(notdir $(unit_files))) $(catalog)/$(notdir $(catalogue)) $(addprefix $(share)/,$(generated))
 	rm -rf $(libexec) $(dracut) $(doc)
 	[ ! -d $(etc) ] || rmdir --ignore-fail-on-non-empty $(etc)
+	$(compile_catalogues)
 
 # What the booted hosts get.
 stage: build

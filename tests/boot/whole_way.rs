@@ -1,7 +1,9 @@
 //! The main job: ask, open, mount, start; and back: stop, unmount, close.
 
+use virt_unlock::report::ids;
+
 use crate::{
-    host::secs,
+    host::{Host, secs},
     product::{PASSPHRASE, enabled},
 };
 
@@ -78,6 +80,8 @@ fn a_host_comes_up_and_goes_down() {
         before
     );
 
+    the_journal_tells_each_thing_once_and_explains_it(&host);
+
     host.power_off();
     let closed = ["volume mail: closed", "volume vm: closed"];
     for words in closed {
@@ -92,4 +96,35 @@ fn a_host_comes_up_and_goes_down() {
     }
     assert_eq!(disks.marker("plain", "up"), 1);
     assert!(disks.filesystem_clean());
+}
+
+fn the_journal_tells_each_thing_once_and_explains_it(host: &Host) {
+    host.run("journalctl --sync --update-catalog");
+    let told = host.run(&format!(
+        "journalctl -b -x -o short -u virt-unlock MESSAGE_ID={} VIRT_UNLOCK_VOLUME=mail",
+        ids::VOLUME_OPEN
+    ));
+    assert!(
+        told.contains("virt-unlock[") && told.contains("Subject: Encrypted volume mail is open\n"),
+        "{told}"
+    );
+    assert!(!told.contains('@') && !told.contains("volume vm"), "{told}");
+    let all = host.run("journalctl -b -o cat -t virt-unlock; echo; journalctl -b -o cat -u virt-unlock -u virt-unlock-guests");
+    let (by_name, by_unit) = all.split_once("\n\n").unwrap();
+    for line in [
+        "volume mail: wrong passphrase, try 1 of 3",
+        "volume mail: opened",
+        "volume vm: opened",
+        "mount vm: mounted at /srv/vm",
+        "guest mailserver: started",
+        "guest webserver: started",
+    ] {
+        for entries in [by_name, by_unit] {
+            assert_eq!(
+                entries.lines().filter(|entry| *entry == line).count(),
+                1,
+                "{line}:\n{entries}"
+            );
+        }
+    }
 }
