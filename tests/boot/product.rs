@@ -6,7 +6,7 @@ use std::{
     sync::OnceLock,
 };
 
-use crate::host::{Builder, Host};
+use crate::host::{Builder, Daemons, Host};
 
 /// The passphrase of the volumes mail, vm and stub.
 pub const PASSPHRASE: &str = "correct horse";
@@ -37,6 +37,14 @@ pub fn installed(name: &str, config: &str) -> Builder {
 /// The same with the service enabled.
 pub fn enabled(name: &str, config: &str) -> Builder {
     installed(name, config).enable("virt-unlock.service")
+}
+
+/// libvirt's daemon that has the guests, without `.service`.
+pub fn daemon(host: &Host) -> &'static str {
+    match host.variant().daemons {
+        Daemons::Monolithic => "libvirtd",
+        Daemons::Modular => "virtqemud",
+    }
 }
 
 /// How many volumes are open: what the kernel says, not we.

@@ -5,7 +5,7 @@ use virt_unlock::report::ids;
 
 use crate::{
     host::{Host, secs},
-    product::{PASSPHRASE, installed},
+    product::{PASSPHRASE, daemon, installed},
 };
 
 const CONFIG: &str = r#"
@@ -100,12 +100,15 @@ fn what_is_in_the_way_is_named_and_the_rest_goes_on() {
     down_with_a_shell_in_the_mount(&host);
 
     // No libvirt at all: volumes open and mount, and it says what is missing.
-    host.run("systemctl stop libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket libvirtd.service");
+    let daemon = daemon(&host);
+    host.run(&format!(
+        "systemctl stop {daemon}.socket {daemon}-ro.socket {daemon}-admin.socket {daemon}.service"
+    ));
     let blind = host.shell_within("virt-unlock up 2>&1", secs(90));
     assert_eq!(blind.status, 1, "{blind}");
     assert!(blind.text.contains("libvirt does not answer"), "{blind}");
     host.run("findmnt /srv/vm && test -b /dev/mapper/mail");
-    host.run("systemctl start libvirtd.socket");
+    host.run(&format!("systemctl start {daemon}.socket"));
     host.run("virt-unlock down");
     host.power_off();
 

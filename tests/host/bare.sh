@@ -81,7 +81,6 @@ say "initrd"
 initrd=$work/initrd.d
 . ./initrd.sh
 make_initrd "$tree" "$initrd"
-sed -i 's|^insmod /virtio_blk.ko$|for module in /modules/*; do insmod "$module"; done|' "$initrd/init"
 pack "$initrd" >"$work/initrd"
 
 say "root disk"

@@ -1,20 +1,22 @@
 #!/bin/bash
-# Builds the host that the boot tests and the demo run on, and prints the folder it lies in:
+# Builds a host that the boot tests and the demo run on, and prints the folder it lies in. SUITE is the release of Debian; DAEMONS
+# says how libvirt is cut: monolithic (libvirtd, as Debian has it) or modular (virtqemud and its sisters, see daemons.sh).
 #   vmlinuz, initrd   for direct kernel boot        root.img   the host's disk (raw, /dev/vda)
 #   data.img          LVM with encrypted volumes and their guests (raw, /dev/vdb)
 # Both disks are only ever read afterwards: every boot writes to overlays of its own. What is there already is kept; it is
-# made again when this script, a file under image/ or the suite changes. Needs root and the packages in ./packages.
+# made again when this script or a file under image/ changes. Each variant has a folder of its own. Needs root and the packages in
+# ./packages.
 set -euo pipefail
 cd "$(dirname "$0")"
 suite=${SUITE:-trixie}
+daemons=${DAEMONS:-monolithic}
 mirror=${MIRROR:-http://deb.debian.org/debian}
 store=$(realpath ../..)/target/host
 mkdir -p "$store"
-exec 9>"$store/lock" 3>&1 1>&2
-flock 9
+exec 3>&1 1>&2
 
 key_of() { { printf '%s\n' "$suite"; find "$@" -type f -print0 | sort -z | xargs -0 sha256sum; } | sha256sum | cut -c1-12; }
-say() { printf '%6.1f s  %s\n' "$(bc_seconds)" "$*"; }
+say() { printf '%6.1f s  %s\n' "$(bc_seconds)" "$suite $daemons: $*"; }
 bc_seconds() { local now=${EPOCHREALTIME/[.,]/}; awk -v d=$((now - begun)) 'BEGIN { print d / 1e6 }'; }
 begun=${EPOCHREALTIME/[.,]/}
 
@@ -22,7 +24,18 @@ begun=${EPOCHREALTIME/[.,]/}
 lists=(image/packages)
 [ ! -e "image/packages.$suite" ] || lists+=("image/packages.$suite")
 base=$store/$suite-base-$(key_of "${lists[@]}")
-host=$store/$suite-$(key_of image.sh image)
+made_by=(image.sh initrd.sh image)
+case $daemons in
+monolithic) ;;
+modular) made_by+=(daemons.sh) ;;
+*) echo "DAEMONS=$daemons: monolithic or modular" && exit 2 ;;
+esac
+host=$store/$suite-$daemons-$(key_of "${made_by[@]}")
+# Who needs another variant does not wait for one that is being made.
+if [ ! -e "$host/data.img" ]; then
+    exec 9>"$store/lock-$suite"
+    flock 9
+fi
 if [ -e "$host/data.img" ]; then
     echo "$host" >&3
     exit
@@ -32,7 +45,7 @@ fi
 if [ ! -d "$base" ]; then
     say "fetching Debian $suite"
     rm -rf "$store/$suite"-base-* "$base.part"
-    log=$store/mmdebstrap.log
+    log=$store/mmdebstrap-$suite.log
     mmdebstrap --quiet --variant=essential --include="$(cat "${lists[@]}" | paste -sd,)" \
         --aptopt='APT::Install-Recommends "false"' --dpkgopt='path-exclude=/usr/share/doc/*' \
         --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
@@ -41,7 +54,7 @@ if [ ! -d "$base" ]; then
 fi
 
 # A folder under its final name is complete, so everything is made in another one.
-find "$store" -maxdepth 1 -name "$suite-*" ! -path "$base" -exec rm -rf {} +
+rm -rf "$store/$suite-$daemons"-*
 work=$host.part
 mkdir -p "$work"
 tree=$work/tree
@@ -53,14 +66,16 @@ cp -a image/tree/. "$tree"
 chown -R 0:0 "$tree"/{etc/systemd,usr/local,root}
 . image/configure
 configure "$tree"
+if [ "$daemons" = modular ]; then
+    say "daemons of libvirt"
+    folder=$(SUITE=$suite MIRROR=$mirror ./daemons.sh)
+    modular "$tree" "$folder"
+fi
 
 say "initrd"
 initrd=$work/initrd.d
-mkdir -p "$initrd"/{bin,dev,proc,root}
-cp /bin/busybox "$initrd/bin/"
-install image/init "$initrd/init"
-xz -dc "$tree"/usr/lib/modules/*/kernel/drivers/block/virtio_blk.ko.xz >"$initrd/virtio_blk.ko"
-pack() { (cd "$1" && find . | cpio --quiet -o -H newc -R 0:0); }
+. ./initrd.sh
+make_initrd "$tree" "$initrd"
 pack "$initrd" >"$work/initrd"
 
 say "root disk"

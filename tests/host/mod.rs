@@ -27,6 +27,7 @@ mod tape;
 pub use attach::show;
 pub use console::{Console, Seen};
 pub use examine::Examination;
+pub use image::{Daemons, Suite, Variant};
 pub use shell::Output;
 
 use archive::Archive;
@@ -54,7 +55,7 @@ const KERNEL_ARGUMENTS: &str = "console=ttyS0 root=/dev/vda rw panic=-1 loglevel
 
 /// The folder of the host's image; what is made from it and is expensive may be kept there.
 pub fn image_folder() -> PathBuf {
-    Image::get().file("")
+    Image::get(Variant::chosen()).file("")
 }
 
 /// Whole seconds.
@@ -77,6 +78,7 @@ fn patience(limit: Duration) -> Duration {
 /// A host that is still to be booted.
 pub struct Builder {
     name: String,
+    variant: Variant,
     bare: Option<&'static str>,
     archive: Archive,
     prepare: String,
@@ -89,6 +91,12 @@ impl Builder {
     /// A bare host of this suite of Debian instead of the one that has all that we need; the data disk is the same.
     pub fn bare(mut self, suite: &'static str) -> Self {
         self.bare = Some(suite);
+        self
+    }
+
+    /// Another host than the one that the environment names.
+    pub fn on(mut self, variant: Variant) -> Self {
+        self.variant = variant;
         self
     }
 
@@ -167,19 +175,20 @@ impl Builder {
     }
 
     fn start(mut self) -> io::Result<Host> {
-        let image = self.bare.map_or_else(Image::get, Image::bare);
+        let standard = Image::get(self.variant);
+        let image = self.bare.map_or(standard, Image::bare);
         let logs = image.beside("logs")?;
         for kind in ["console", "shell", "shell-line", "terminal", "qemu"] {
             let _ = fs::remove_file(logs.join(format!("{}.{kind}.log", self.name)));
         }
         let folder = Folder::new(image.beside("run")?.join(format!("{}-{}", self.name, process::id())))?;
         let mut disks = Vec::new();
-        for (disk, image) in [("root", image), ("data", Image::get())] {
+        for (disk, image) in [("root", image), ("data", standard)] {
             disks.push(folder.overlay(image, disk)?);
         }
         // A bare host has not got the programs for that.
         let examined_from = match self.bare {
-            Some(_) => Some(folder.overlay(Image::get(), "root-examined")?),
+            Some(_) => Some(folder.overlay(standard, "root-examined")?),
             None => None,
         };
         if !self.prepare.is_empty() {
@@ -198,7 +207,9 @@ impl Builder {
         Ok(Host {
             machine,
             image,
+            standard,
             name: self.name,
+            variant: self.variant,
             kernel_arguments: self.kernel_arguments,
             memory_mib: self.memory_mib,
             disks,
@@ -213,7 +224,10 @@ impl Builder {
 pub struct Host {
     machine: Machine,
     image: &'static Image,
+    /// What `examine` boots: the image itself, but for a bare host.
+    standard: &'static Image,
     name: String,
+    variant: Variant,
     kernel_arguments: Vec<String>,
     memory_mib: u32,
     disks: Vec<PathBuf>,
@@ -229,6 +243,7 @@ impl Host {
     pub fn builder(name: &str) -> Builder {
         Builder {
             name: name.to_owned(),
+            variant: Variant::chosen(),
             bare: None,
             archive: Archive::default(),
             prepare: String::new(),
@@ -236,6 +251,11 @@ impl Host {
             memory_mib: 1536,
             watcher: Box::new(|_| ()),
         }
+    }
+
+    /// Which host it is.
+    pub fn variant(&self) -> Variant {
+        self.variant
     }
 
     /// ttyS0: boot messages, questions, the login prompt.
@@ -411,7 +431,7 @@ impl Host {
     }
 
     fn machine_on(&self, disks: &[(PathBuf, bool)], archive: &Archive, suffix: &str) -> io::Result<Machine> {
-        let image = if suffix.is_empty() { self.image } else { Image::get() };
+        let image = if suffix.is_empty() { self.image } else { self.standard };
         // What looks at the disks afterwards is the image's own.
         let initrd = match &self.initramfs {
             Some(initramfs) if suffix.is_empty() => initramfs.clone(),
