@@ -56,7 +56,7 @@ impl Call {
 
     fn too_long(&self) -> HypervisorError {
         HypervisorError::Unavailable(format!(
-            "{} took longer than {} (journalctl -u libvirtd -u virtqemud)",
+            "{} took longer than {} (journalctl -u libvirtd -u virtqemud -u virtstoraged)",
             self.what,
             text::duration(self.limit)
         ))

@@ -17,15 +17,7 @@ use super::{errors, sources};
 /// All domains and pools.
 pub fn all(connection: &Connect) -> Result<LibvirtFacts, Error> {
     let mut pools = Pools::new(connection);
-    let mut domains = Vec::new();
-    for found in connection.list_all_domains(0)? {
-        match read(&found, &mut pools) {
-            Ok(facts) => domains.push(facts),
-            // It went since it was listed.
-            Err(error) if error.code().is(ErrorNumber::NoDomain) => {}
-            Err(error) => return Err(error),
-        }
-    }
+    let domains = list(connection, &mut Some(&mut pools))?;
     // The domains are listed by now: an error is that of the storage driver alone (with modular daemons another daemon).
     let (known, pools_error) = match pools.list() {
         Ok(known) => (known, None),
@@ -38,9 +30,27 @@ pub fn all(connection: &Connect) -> Result<LibvirtFacts, Error> {
     })
 }
 
+/// All domains, without a word to the storage driver: of a disk in a pool the pool's name alone is known.
+pub fn domains(connection: &Connect) -> Result<Vec<DomainFacts>, Error> {
+    list(connection, &mut None)
+}
+
 /// One domain.
 pub fn domain(connection: &Connect, found: &Domain) -> Result<DomainFacts, Error> {
-    read(found, &mut Pools::new(connection))
+    read(found, &mut Some(&mut Pools::new(connection)))
+}
+
+fn list(connection: &Connect, pools: &mut Option<&mut Pools<'_>>) -> Result<Vec<DomainFacts>, Error> {
+    let mut domains = Vec::new();
+    for found in connection.list_all_domains(0)? {
+        match read(&found, pools) {
+            Ok(facts) => domains.push(facts),
+            // It went since it was listed.
+            Err(error) if error.code().is(ErrorNumber::NoDomain) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(domains)
 }
 
 /// A domain's state.
@@ -63,7 +73,7 @@ pub fn state(found: &Domain) -> Result<DomainState, Error> {
     })
 }
 
-fn read(found: &Domain, pools: &mut Pools<'_>) -> Result<DomainFacts, Error> {
+fn read(found: &Domain, pools: &mut Option<&mut Pools<'_>>) -> Result<DomainFacts, Error> {
     // What it will use when it starts, and, where it runs, what it uses now: the two may differ.
     let mut texts = vec![found.xml_desc(sys::VIR_DOMAIN_XML_INACTIVE)?];
     if found.is_active()? {
@@ -89,7 +99,10 @@ fn read(found: &Domain, pools: &mut Pools<'_>) -> Result<DomainFacts, Error> {
             let (path, pool) = match disk.place {
                 Place::Path(path) => (path, None),
                 // Where the storage driver does not answer the pool's name alone counts.
-                Place::Volume { pool, volume } => (pools.path(&pool, &volume).unwrap_or_default(), Some(pool)),
+                Place::Volume { pool, volume } => {
+                    let path = pools.as_mut().map(|pools| pools.path(&pool, &volume).unwrap_or_default());
+                    (path.unwrap_or_default(), Some(pool))
+                }
             };
             sources::add(&mut facts.sources, path, pool, disk.format.as_deref(), !disk.backing_declared);
         }

@@ -50,7 +50,21 @@ impl Libvirt {
 impl Hypervisor for Libvirt {
     fn facts(&self, cancel: &Cancel) -> Result<LibvirtFacts, HypervisorError> {
         let call = Call::read("listing domains and storage pools", READ_LIMIT);
-        self.0.call(call, cancel, |connection, _| Ok(facts::all(connection)?))
+        let all = self.0.call(call, cancel, |connection, _| Ok(facts::all(connection)?));
+        let Err(HypervisorError::Unavailable(words)) = &all else {
+            return all;
+        };
+        // With modular daemons the pools are those of another daemon, and that one may hang alone: guests are known without it.
+        let call = Call::read("listing domains", READ_LIMIT);
+        match self.0.call(call, cancel, |connection, _| Ok(facts::domains(connection)?)) {
+            Ok(domains) => Ok(LibvirtFacts {
+                domains,
+                pools_error: Some(words.clone()),
+                ..LibvirtFacts::default()
+            }),
+            Err(HypervisorError::Cancelled) => Err(HypervisorError::Cancelled),
+            Err(_) => all,
+        }
     }
 
     fn domain(&self, uuid: &str, cancel: &Cancel) -> Result<Option<DomainFacts>, HypervisorError> {

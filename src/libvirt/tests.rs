@@ -56,6 +56,18 @@ impl Node {
 }
 
 #[test]
+fn domains_are_known_without_a_word_to_the_storage_driver() {
+    let node = node();
+    let call = Call::read("listing domains", READ_LIMIT);
+    let work = |connection: &Connect, _: &dyn Fn() -> bool| Ok(facts::domains(connection)?);
+    let found = node.libvirt.0.call(call, &node.cancel, work).unwrap();
+    let web = found.iter().find(|domain| domain.name == "web").unwrap();
+    assert_eq!(web.state, DomainState::Running);
+    assert_eq!(web.sources[0].pool.as_deref(), Some("vms"));
+    assert_eq!(web.sources[0].path, Path::new(""));
+}
+
+#[test]
 fn facts_have_domains_and_pools() {
     let node = node();
     let facts = node.libvirt.facts(&node.cancel).unwrap();

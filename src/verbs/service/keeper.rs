@@ -1,4 +1,4 @@
-//! A libvirt that is restarted while guests are to be stopped.
+//! A libvirt that is started or restarted while guests are to be stopped.
 
 use std::sync::Arc;
 use std::thread;
@@ -8,13 +8,14 @@ use crate::cancel::Cancel;
 use crate::verbs::Failure;
 use crate::verbs::session::Session;
 
-/// libvirt's daemons that own domains: the monolithic one and the modular one.
-const DAEMONS: [&str; 2] = ["libvirtd.service", "virtqemud.service"];
+/// libvirt's daemons that the way down talks to: the monolithic one, and the modular ones for guests and for pools. virtstoraged
+/// ends when it is idle, though pools are active, and its socket starts it again.
+const DAEMONS: [&str; 3] = ["libvirtd.service", "virtqemud.service", "virtstoraged.service"];
 /// How often it is looked whether one of them is held up.
 const KEEPER_LOOKS: Duration = Duration::from_secs(2);
 
-/// Sees to it, until it is dropped, that a daemon of libvirt's that is restarted just now comes back: this unit is ordered after
-/// it, so systemd would wait with it for our stop, and our stop waits for the daemon.
+/// Sees to it, until it is dropped, that a daemon of libvirt's that is started or restarted just now comes up: this unit is ordered
+/// after it, so systemd would wait with it for our stop, and our stop waits for the daemon.
 pub(super) struct Keeper(Cancel);
 
 impl Keeper {
