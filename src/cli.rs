@@ -78,7 +78,7 @@ pub enum Command {
 
     /// Compare the configuration with this host. Every problem at once, each with its remedy.
     ///
-    /// Changes nothing. Warnings leave the exit status at 0.
+    /// Changes nothing. Warnings leave the exit status at 0. -v also notes what this host does in another way than others.
     Check,
 
     /// What the systemd units run; not for people.

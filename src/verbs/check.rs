@@ -16,6 +16,8 @@ use crate::text;
 
 /// A person waits for the answer.
 const LIBVIRT_PATIENCE: Duration = Duration::from_secs(5);
+/// `RestartMode=direct` in systemd.service(5): what waits for our unit goes on waiting when it is restarted.
+const RESTART_MODE_SINCE: u32 = 254;
 
 pub(super) fn check(app: &App) -> Result<Verdict, Failure> {
     Session::need_root("check")?;
@@ -25,6 +27,7 @@ pub(super) fn check(app: &App) -> Result<Verdict, Failure> {
     session.graph(&facts)?;
     let around = Surroundings::read();
     let mut findings = of_units(&around);
+    findings.extend(of_systemd(session.systemd.version(&cancel).ok()));
     findings.extend(of_configuration(&session));
     for volume in &session.config.volumes {
         let device = facts.volumes.get(&volume.name).and_then(|found| found.device.clone());
@@ -43,11 +46,12 @@ pub(super) fn check(app: &App) -> Result<Verdict, Failure> {
     let colour = Colour::on_stdout();
     let mut out: String = findings
         .iter()
-        .filter(|finding| finding.is_error || app.verbosity > Verbosity::Quiet)
+        .filter(|finding| app.verbosity >= finding.weight.needs())
         .map(|finding| finding.line(colour) + "\n")
         .collect();
-    let errors = findings.iter().filter(|finding| finding.is_error).count();
-    if findings.is_empty() && app.verbosity > Verbosity::Quiet {
+    let is_good = findings.iter().all(|finding| finding.weight == Weight::Note);
+    let errors = findings.iter().filter(|finding| finding.weight == Weight::Error).count();
+    if is_good && app.verbosity > Verbosity::Quiet {
         let (volumes, tables) = (session.config.volumes.len(), session.config.domains.len());
         out.push_str(&format!(
             "{}: {}, {}\n",
@@ -64,10 +68,31 @@ fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Weight {
+    /// It will not work, or not as it should.
+    Error,
+    /// It may surprise, and something can be done.
+    Warning,
+    /// What this host does in another way than others, for whoever wants more words.
+    Note,
+}
+
+impl Weight {
+    fn needs(self) -> Verbosity {
+        match self {
+            Self::Error => Verbosity::Quiet,
+            Self::Warning => Verbosity::Normal,
+            Self::Note => Verbosity::Verbose,
+        }
+    }
+}
+
 /// Something that is not as it should be, or may surprise.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Finding {
-    is_error: bool,
+    weight: Weight,
     about: String,
     what: String,
     remedy: String,
@@ -76,7 +101,7 @@ pub(super) struct Finding {
 impl Finding {
     fn error(about: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
-            is_error: true,
+            weight: Weight::Error,
             about: about.into(),
             what: what.into(),
             remedy: remedy.into(),
@@ -85,16 +110,23 @@ impl Finding {
 
     fn warning(about: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
-            is_error: false,
+            weight: Weight::Warning,
+            ..Self::error(about, what, remedy)
+        }
+    }
+
+    fn note(about: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            weight: Weight::Note,
             ..Self::error(about, what, remedy)
         }
     }
 
     fn line(&self, colour: Colour) -> String {
-        let word = if self.is_error {
-            colour.paint(Style::Bad, "error:")
-        } else {
-            colour.paint(Style::Warning, "warning:")
+        let word = match self.weight {
+            Weight::Error => colour.paint(Style::Bad, "error:"),
+            Weight::Warning => colour.paint(Style::Warning, "warning:"),
+            Weight::Note => colour.paint(Style::Dim, "note:"),
         };
         format!(
             "{word} {}: {}\n    remedy: {}",
@@ -125,6 +157,18 @@ fn of_units(around: &Surroundings) -> Vec<Finding> {
         ));
     }
     found
+}
+
+/// What an older systemd does in another way.
+fn of_systemd(version: Option<u32>) -> Option<Finding> {
+    let version = version.filter(|version| *version < RESTART_MODE_SINCE)?;
+    Some(Finding::note(
+        "virt-unlock.service",
+        format!(
+            "systemd {version} lets logins begin at once if the program crashes while it asks; it asks again, and not at the console"
+        ),
+        "none is needed: `virt-unlock up` in a login takes the question over",
+    ))
 }
 
 fn of_configuration(session: &Session) -> Vec<Finding> {

@@ -76,6 +76,11 @@ impl Bus {
         }
     }
 
+    /// The version of systemd, with its distribution's own words behind the number.
+    pub(super) fn version(&self, cancel: &Cancel) -> Result<String, BusError> {
+        self.property(MANAGER, MANAGER_INTERFACE, "Version", cancel)
+    }
+
     /// Orders a job for a unit.
     pub(super) fn order(&self, what: &'static str, unit: &str, mode: &'static str, cancel: &Cancel) -> Result<(), BusError> {
         self.manager(what, (unit.to_owned(), mode), cancel).map(drop)

@@ -46,6 +46,15 @@ impl Systemd {
         Bus::connect(Duration::ZERO, cancel)?.order("StopUnit", name, "replace", cancel)
     }
 
+    /// Its version, as `systemctl --version` begins: 257.
+    ///
+    /// # Errors
+    /// When systemd does not answer, or answers otherwise.
+    pub fn version(&self, cancel: &Cancel) -> Result<u32, BusError> {
+        let words = Bus::connect(Duration::ZERO, cancel)?.version(cancel)?;
+        number(&words).ok_or_else(|| BusError::Gone(format!("its version is no number: {words}")))
+    }
+
     /// Whether a unit is neither active nor on its way.
     ///
     /// # Errors
@@ -79,6 +88,12 @@ impl Systemd {
     }
 }
 
+/// The number that a version begins with: `252.39-1~deb12u2`, `257.13-1~deb13u1`, `v258-rc2`.
+fn number(version: &str) -> Option<u32> {
+    let rest = version.trim_start_matches(|first: char| !first.is_ascii_digit());
+    rest.split(|next: char| !next.is_ascii_digit()).next()?.parse().ok()
+}
+
 impl Mounts for Systemd {
     fn mount(&self, volume: &Volume, mount: &Mount, cancel: &Cancel) -> Result<(), MountError> {
         mount::mount(volume, mount, cancel)
@@ -86,5 +101,17 @@ impl Mounts for Systemd {
 
     fn unmount(&self, mount: &Mount, cancel: &Cancel) -> Result<(), MountError> {
         unmount::unmount(mount, cancel)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number;
+
+    #[test]
+    fn a_version_begins_with_its_number() {
+        assert_eq!(number("252.39-1~deb12u2"), Some(252));
+        assert_eq!(number("v258-rc2"), Some(258));
+        assert_eq!(number("devel"), None);
     }
 }

@@ -65,3 +65,16 @@ fn a_volume_in_crypttab_or_without_keyslots_is_found() {
         "{found:?}"
     );
 }
+
+#[test]
+fn an_older_systemd_is_a_note_for_whoever_wants_more_words() {
+    let found = of_systemd(Some(252)).unwrap();
+    assert_eq!(found.weight, Weight::Note);
+    assert!(found.what.contains("systemd 252 lets logins begin"), "{found:?}");
+    assert_eq!(of_systemd(Some(254)), None);
+    assert_eq!(
+        of_systemd(None),
+        None,
+        "a systemd that does not answer is nobody's fault here"
+    );
+}
