@@ -33,7 +33,7 @@ made          := $(release)/share/.made
 # journalctl reads the compiled ones. Not for a DESTDIR: a package's host does it when it gets the package.
 compile_catalogues = $(if $(DESTDIR),,if command -v journalctl >/dev/null; then journalctl --update-catalog; fi)
 
-.PHONY: help demo build install uninstall deb rpm test test-quick lint stage clean
+.PHONY: help demo build install uninstall deb rpm test test-hosts test-quick lint stage clean
 
 help:
 	@echo "make demo        boot a host with two encrypted guests in this terminal, to be unlocked by you"
@@ -44,7 +44,8 @@ help:
 	@echo "make deb         pack what was built for Debian, below target/packages"
 	@echo "make rpm         the same for hosts with rpm"
 	@echo "make test        every check, the booted hosts too (minutes; installs the Debian packages it needs)"
-	@echo "make test-quick  the same without a boot"
+	@echo "make test-hosts  the tests on booted hosts, on each: Debian 13, Debian 12, modular daemons of libvirt"
+	@echo "make test-quick  every check without a boot"
 	@echo "make lint        formatting and clippy alone"
 	@echo "make clean       remove what was compiled and installed below target; the image of the host stays"
 
@@ -106,6 +107,10 @@ demo:
 test:
 	tests/setup.sh build test boot packages
 	tests/suite.sh lint quick licences stage packages boot
+
+test-hosts:
+	tests/setup.sh build test boot packages
+	tests/suite.sh stage boot hosts
 
 test-quick:
 	tests/setup.sh build test

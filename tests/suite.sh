@@ -3,6 +3,7 @@
 #   lint      formatting and clippy                  quick   every test that boots nothing
 #   licences  what the program is made of            stage   the release build, installed below target/stage
 #   packages  a deb and an rpm, and what is in them  boot      tests on booted hosts (minutes)
+#   hosts     the same on the other kinds of host (more minutes)
 # It ends with the first that fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -54,13 +55,15 @@ licences() {
 
 packages() { packaging/build.sh deb && packaging/build.sh rpm && tests/packages.sh; }
 
-# As many hosts at once as there is room for: each has two processors and 1.5 GiB, and is mostly busy.
+# As many hosts at once as there is room for, one for each processor: each has 1.5 GiB, and waits for a person half of its time.
 hosts_at_once() {
-    local room=$(($(awk '/^MemAvailable/ { print $2 }' /proc/meminfo) / 2000000)) cores=$((($(nproc) + 1) / 2))
+    local room=$(($(awk '/^MemAvailable/ { print $2 }' /proc/meminfo) / 2000000)) cores=$(nproc)
     local count=$((room < cores ? room : cores))
     echo $((count > 1 ? count : 1))
 }
-boot() { tests/host/cargo-test.sh --test boot -- --test-threads="${HOSTS:-$(hosts_at_once)}"; }
+boot() { tests/host/cargo-test.sh --test boot -- --test-threads="${HOSTS:-$(hosts_at_once)}" "$@"; }
+# Tests that choose their host themselves have been run by boot.
+on_host() { HOST_SUITE=$1 HOST_DAEMONS=$2 boot --skip distributions:: --skip package::; }
 
 for part; do
     case $part in
@@ -76,6 +79,10 @@ for part; do
         # Here, so that the tests' own last lines are the last ones.
         printf '%s\n' "" "${times[@]}"
         step "tests on booted hosts" boot
+        ;;
+    hosts)
+        step "tests on booted hosts: Debian 12" on_host bookworm monolithic
+        step "tests on booted hosts: Debian 13, modular daemons of libvirt" on_host trixie modular
         ;;
     *) echo "suite.sh: no part $part" >&2 && exit 2 ;;
     esac
