@@ -10,6 +10,7 @@ pub mod orders;
 pub mod ports;
 pub mod qcow2;
 pub mod questions;
+pub mod tables;
 mod tool;
 pub mod uevents;
 pub mod units;

@@ -1,9 +1,11 @@
-//! What else on this host has a hand in volumes, mounts and guests: read by `check` alone.
+//! What else on this host has a hand in volumes, mounts and guests: read by `check` and `discover`.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use crate::host::tables;
 
 /// crypttab(5), fstab(5), libvirt-guests.
 #[derive(Debug, Default)]
@@ -60,28 +62,17 @@ impl Surroundings {
             .find_map(|script| fs::read_to_string(script).ok())
             .unwrap_or_default();
         let text = script + "\n" + &fs::read_to_string(&file).unwrap_or_default();
+        let table = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let crypttab = tables::crypttab(&table(tables::CRYPTTAB));
+        let fstab = tables::fstab(&table(tables::FSTAB));
         Self {
             is_enabled: is_enabled("virt-unlock.service"),
-            crypttab_names: fields(&fs::read_to_string("/etc/crypttab").unwrap_or_default(), 0),
-            fstab_places: fields(&fs::read_to_string("/etc/fstab").unwrap_or_default(), 1)
-                .into_iter()
-                .map(PathBuf::from)
-                .collect(),
+            crypttab_names: crypttab.into_iter().map(|line| line.name).collect(),
+            fstab_places: fstab.into_iter().map(|line| line.at).collect(),
             libvirt_guests_suspends: is_enabled("libvirt-guests.service") && suspends(&text),
             libvirt_guests_file: file,
         }
     }
-}
-
-/// One field of each line of a table such as fstab(5).
-fn fields(table: &str, number: usize) -> Vec<String> {
-    table
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.starts_with('#'))
-        .filter_map(|line| line.split_whitespace().nth(number))
-        .map(|field| field.replace("\\040", " "))
-        .collect()
 }
 
 /// Whether libvirt-guests suspends, given its script, which sets its distribution's defaults, and the settings behind it.
@@ -97,12 +88,6 @@ fn suspends(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tables_are_read_as_fstab_has_them() {
-        let table = "# comment\n/dev/sda1 / ext4 defaults 0 1\n\n/dev/x /srv/my\\040vm ext4\n";
-        assert_eq!(fields(table, 1), ["/", "/srv/my vm"]);
-    }
 
     #[test]
     fn the_last_word_on_suspending_counts() {
