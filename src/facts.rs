@@ -93,6 +93,8 @@ pub struct LibvirtFacts {
     pub domains: Vec<DomainFacts>,
     /// Its storage pools, by name.
     pub pools: BTreeMap<String, PoolState>,
+    /// The folders of the pools that are one (`dir`), by the pools' names.
+    pub pool_folders: BTreeMap<String, PathBuf>,
     /// Why nothing is known of its pools, though its domains are known: they have to be stopped all the same.
     pub pools_error: Option<String>,
 }

@@ -19,13 +19,14 @@ pub fn all(connection: &Connect) -> Result<LibvirtFacts, Error> {
     let mut pools = Pools::new(connection);
     let domains = list(connection, &mut Some(&mut pools))?;
     // The domains are listed by now: an error is that of the storage driver alone (with modular daemons another daemon).
-    let (known, pools_error) = match pools.list() {
-        Ok(known) => (known, None),
-        Err(error) => (BTreeMap::new(), Some(error.message().to_owned())),
+    let (listed, pools_error) = match pools.list() {
+        Ok(listed) => (listed, None),
+        Err(error) => (Listed::default(), Some(error.message().to_owned())),
     };
     Ok(LibvirtFacts {
         domains,
-        pools: known,
+        pools: listed.states,
+        pool_folders: listed.folders,
         pools_error,
     })
 }
@@ -116,6 +117,13 @@ struct Pools<'a> {
     known: BTreeMap<String, Option<Pool>>,
 }
 
+/// The pools of the host, by name.
+#[derive(Default)]
+struct Listed {
+    states: BTreeMap<String, PoolState>,
+    folders: BTreeMap<String, PathBuf>,
+}
+
 struct Pool {
     handle: StoragePool,
     is_active: bool,
@@ -128,21 +136,24 @@ impl<'a> Pools<'a> {
         Self { connection, known }
     }
 
-    /// Each pool's name and state.
-    fn list(&self) -> Result<BTreeMap<String, PoolState>, Error> {
+    /// Each pool's state, and its folder where it is one.
+    fn list(&self) -> Result<Listed, Error> {
         let found = match self.connection.list_all_storage_pools(0) {
-            Err(error) if errors::has_no_storage(&error) => return Ok(BTreeMap::new()),
+            Err(error) if errors::has_no_storage(&error) => return Ok(Listed::default()),
             found => found?,
         };
-        let mut pools = BTreeMap::new();
+        let mut listed = Listed::default();
         for pool in found {
-            match state_of(&pool) {
-                Ok(state) => pools.insert(pool.name()?, state),
-                Err(error) if error.code().is(ErrorNumber::NoStoragePool) => continue,
+            match folder_of(&pool).and_then(|folder| Ok((pool.name()?, state_of(&pool, folder.as_ref())?, folder))) {
+                Ok((name, state, folder)) => {
+                    listed.folders.extend(folder.map(|folder| (name.clone(), folder)));
+                    listed.states.insert(name, state);
+                }
+                Err(error) if error.code().is(ErrorNumber::NoStoragePool) => {}
                 Err(error) => return Err(error),
-            };
+            }
         }
-        Ok(pools)
+        Ok(listed)
     }
 
     /// The path of a pool's volume: libvirt's own word while the pool is active, else where it will be. Empty where nobody
@@ -184,20 +195,22 @@ impl<'a> Pools<'a> {
     }
 }
 
+/// The folder of a pool of the kind `dir`. A pool of another kind mounts or finds for itself what it has.
+fn folder_of(pool: &StoragePool) -> Result<Option<PathBuf>, Error> {
+    let definition = PoolXml::parse(&pool.xml_desc(0)?).unwrap_or_default();
+    Ok(definition.target.filter(|_| definition.kind == "dir"))
+}
+
 /// Whether a pool is active, and has read the filesystem that is there: a refresh leaves the size of that one as its capacity
-/// (`virStorageBackendRefreshLocal`).
-fn state_of(pool: &StoragePool) -> Result<PoolState, Error> {
+/// (`virStorageBackendRefreshLocal`). A pool that is no folder is not looked at: a server that does not answer must not be asked here.
+fn state_of(pool: &StoragePool, folder: Option<&PathBuf>) -> Result<PoolState, Error> {
     if !pool.is_active()? {
         return Ok(PoolState::Inactive);
     }
-    let definition = PoolXml::parse(&pool.xml_desc(0)?).unwrap_or_default();
-    // A pool of another kind mounts or finds for itself what it has; a server that does not answer must not be asked here.
-    let Some(target) = definition.target.filter(|_| definition.kind == "dir") else {
-        return Ok(PoolState::Active);
-    };
-    let size = statvfs(&target).map(|found| found.blocks().saturating_mul(found.fragment_size()));
+    let size = folder.and_then(|folder| statvfs(folder).ok());
+    let size = size.map(|found| found.blocks().saturating_mul(found.fragment_size()));
     Ok(match size {
-        Ok(size) if size != pool.info()?.capacity => PoolState::Stale,
+        Some(size) if size != pool.info()?.capacity => PoolState::Stale,
         _ => PoolState::Active,
     })
 }

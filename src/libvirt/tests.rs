@@ -75,6 +75,7 @@ fn facts_have_domains_and_pools() {
         facts.pools.iter().collect::<Vec<_>>(),
         [(&"vms".to_owned(), &PoolState::Active)]
     );
+    assert_eq!(facts.pool_folders["vms"], Path::new("/srv/vm"));
     let domain = |name: &str| facts.domains.iter().find(|domain| domain.name == name).unwrap();
     let (web, off) = (domain("web"), domain("off"));
     assert_eq!(
@@ -98,7 +99,9 @@ fn a_pool_that_is_stopped_still_tells_its_folder() {
     let node = node();
     for _ in 0..2 {
         node.libvirt.stop_pool("vms", &node.cancel).unwrap();
-        assert_eq!(node.libvirt.facts(&node.cancel).unwrap().pools["vms"], PoolState::Inactive);
+        let facts = node.libvirt.facts(&node.cancel).unwrap();
+        assert_eq!(facts.pools["vms"], PoolState::Inactive);
+        assert_eq!(facts.pool_folders["vms"], Path::new("/srv/vm"));
     }
     let web = node.libvirt.domain(WEB, &node.cancel).unwrap().unwrap();
     assert_eq!(web.sources[0].path, Path::new("/srv/vm/web.qcow2"));

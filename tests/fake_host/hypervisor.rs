@@ -104,7 +104,7 @@ impl Hypervisor for FakeHost {
                     .map(|(name, domain)| world.facts_of(name, domain))
                     .collect(),
                 pools: world.pools.clone(),
-                pools_error: None,
+                ..LibvirtFacts::default()
             })
         })
     }

@@ -26,8 +26,7 @@ fn whats(config: &Config, domain: DomainFacts) -> Vec<String> {
         volumes: BTreeMap::from([("mail".to_owned(), VolumeFacts::default())]),
         libvirt: Some(LibvirtFacts {
             domains: vec![domain],
-            pools: BTreeMap::new(),
-            pools_error: None,
+            ..LibvirtFacts::default()
         }),
         libvirt_error: None,
     };

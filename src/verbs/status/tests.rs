@@ -41,8 +41,7 @@ fn status(mapping: Mapping, is_there: bool, guest: DomainState, remembered: Opti
                 sources: Vec::new(),
                 restarts_on_poweroff: false,
             }],
-            pools: BTreeMap::new(),
-            pools_error: None,
+            ..LibvirtFacts::default()
         }),
         libvirt_error: None,
     };
