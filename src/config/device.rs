@@ -1,11 +1,22 @@
 //! `device = …`: how an encrypted device is named.
 
+use std::str::FromStr;
+
 use super::near;
 use super::problem::quoted;
 use super::types::DeviceSpec;
 use super::value::normal;
 
 const TAGS: [&str; 4] = ["UUID", "PARTUUID", "LABEL", "PARTLABEL"];
+
+impl FromStr for DeviceSpec {
+    /// What is wrong, to be read after "the device".
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse(text)
+    }
+}
 
 /// The device that is written, or what is wrong with it.
 pub(super) fn parse(text: &str) -> Result<DeviceSpec, String> {

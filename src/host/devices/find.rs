@@ -30,7 +30,7 @@ impl Kernel {
     }
 
     /// The device that a link below `/dev/disk` leads to. UUIDs may be written in either case, labels may not.
-    fn linked(&self, folder: &str, name: &str) -> Option<Device> {
+    pub(super) fn linked(&self, folder: &str, name: &str) -> Option<Device> {
         let folder = Path::new("/dev/disk").join(folder);
         let link = encode(name);
         if let Some(device) = self.device_at(folder.join(&link)) {

@@ -18,7 +18,7 @@ const LOOKS: u32 = 10;
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// How deep cryptsetup's own helper mappings (dm-integrity below dm-crypt, reencryption) may be stacked.
-const HELPERS: u32 = 4;
+pub(super) const HELPERS: u32 = 4;
 
 /// Where both LUKS1 and LUKS2 have their UUID in the header, in bytes ("LUKS On-Disk Format Specification", `uuid`), and how long
 /// the field is: ASCII, ended by zeros.
@@ -36,7 +36,12 @@ impl Kernel {
             let Some(uuid) = luks_uuid_of(&dm.uuid) else {
                 return foreign(volume, &format!("belongs to {}", kind(&dm.uuid)), &self.elsewhere(&dm));
             };
-            let bases = self.bases(volume, &dm.kernel_name, device.and_then(|device| device.number), HELPERS);
+            let bases = self.bases(
+                &volume.name,
+                &dm.kernel_name,
+                device.and_then(|device| device.number),
+                HELPERS,
+            );
             if (dm.suspended || bases.is_empty()) && looks > 0 {
                 looks -= 1;
                 thread::sleep(LOOK_AGAIN);
@@ -107,14 +112,14 @@ impl Kernel {
     }
 
     /// The devices that a mapping lies on at last, below the helpers that cryptsetup itself stacked under it.
-    fn bases(&self, volume: &Volume, kernel_name: &str, device: Option<DevNum>, depth: u32) -> Vec<String> {
+    pub(super) fn bases(&self, name: &str, kernel_name: &str, device: Option<DevNum>, depth: u32) -> Vec<String> {
         let mut bases = Vec::new();
         for slave in self.slaves(kernel_name) {
             let helper = self
                 .dm(&slave)
-                .is_some_and(|dm| is_helper(&dm, volume) && Some(dm.number) != device);
+                .is_some_and(|dm| is_helper(&dm, name) && Some(dm.number) != device);
             if helper && depth > 0 {
-                bases.extend(self.bases(volume, &slave, device, depth - 1));
+                bases.extend(self.bases(name, &slave, device, depth - 1));
             } else {
                 bases.push(slave);
             }
@@ -151,7 +156,7 @@ impl Kernel {
     }
 
     /// The UUID in the first bytes of a LUKS header; `None`: there is none, or it is not for us to read.
-    fn uuid_in_header(&self, at: &Path) -> Option<String> {
+    pub(super) fn uuid_in_header(&self, at: &Path) -> Option<String> {
         // Not blocking: what is configured as a header may be a pipe.
         let header: File = OpenOptions::new()
             .read(true)
@@ -188,7 +193,7 @@ fn foreign(volume: &Volume, what: &str, remedy: &str) -> Mapping {
 }
 
 /// The LUKS UUID, without dashes, in a device-mapper UUID `CRYPT-LUKS2-UUID-NAME` (`dm_prepare_uuid` in cryptsetup).
-fn luks_uuid_of(dm_uuid: &str) -> Option<&str> {
+pub(super) fn luks_uuid_of(dm_uuid: &str) -> Option<&str> {
     let rest = dm_uuid
         .strip_prefix("CRYPT-LUKS1-")
         .or_else(|| dm_uuid.strip_prefix("CRYPT-LUKS2-"))?;
@@ -196,17 +201,14 @@ fn luks_uuid_of(dm_uuid: &str) -> Option<&str> {
 }
 
 /// A UUID as cryptsetup compares it.
-fn plain(uuid: &str) -> String {
+pub(super) fn plain(uuid: &str) -> String {
     uuid.replace('-', "").to_ascii_lowercase()
 }
 
 /// Whether cryptsetup made this mapping to carry the volume: `NAME_dif` (dm-integrity), `NAME-overlay` and `NAME-hotzone-…`
 /// (reencryption).
-fn is_helper(dm: &Dm, volume: &Volume) -> bool {
-    let of_volume = dm
-        .name
-        .strip_prefix(&volume.name)
-        .is_some_and(|rest| rest.starts_with(['_', '-']));
+fn is_helper(dm: &Dm, volume: &str) -> bool {
+    let of_volume = dm.name.strip_prefix(volume).is_some_and(|rest| rest.starts_with(['_', '-']));
     of_volume
         && ["CRYPT-SUBDEV-", "CRYPT-INTEGRITY-"]
             .iter()

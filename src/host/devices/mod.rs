@@ -8,6 +8,7 @@ mod memory;
 mod mountinfo;
 mod mounts;
 mod processes;
+mod survey;
 mod sysfs;
 mod udev;
 mod users;

@@ -18,6 +18,8 @@ pub(super) struct Mounted {
     pub number: DevNum,
     /// Where.
     pub at: PathBuf,
+    /// How this mount differs from others of its filesystem, between commas.
+    pub options: String,
     /// The filesystem's type.
     pub fstype: String,
     /// What is mounted there, as the filesystem names it: mostly a path below `/dev`.
@@ -39,7 +41,7 @@ fn line(line: &[u8]) -> Option<Mounted> {
     let parent = ascii(fields.next()?)?.parse().ok()?;
     let number = parse_number(ascii(fields.next()?)?)?;
     let at = path_of(unescape(fields.nth(1)?));
-    fields.next()?;
+    let options = ascii(fields.next()?)?.to_owned();
     let (mut shared, mut master) = (None, None);
     for field in fields.by_ref().take_while(|field| *field != b"-") {
         match ascii(field)?.split_once(':') {
@@ -53,6 +55,7 @@ fn line(line: &[u8]) -> Option<Mounted> {
         parent,
         number,
         at,
+        options,
         fstype: ascii(fields.next()?)?.to_owned(),
         source: path_of(unescape(fields.next()?)),
         shared,
@@ -65,7 +68,7 @@ fn ascii(field: &[u8]) -> Option<&str> {
 }
 
 /// Undoes the kernel's `\040` for space, tab, line end and backslash.
-fn unescape(field: &[u8]) -> Vec<u8> {
+pub(super) fn unescape(field: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&first, after)) = rest.split_first() {
@@ -133,6 +136,7 @@ not a line
             parent: 22,
             number: DevNum { major: 253, minor: 3 },
             at: "/srv/my vm\\x".into(),
+            options: "rw,nosuid".into(),
             fstype: "ext4".into(),
             source: "/dev/mapper/vm".into(),
             shared: Some(40),

@@ -57,6 +57,22 @@ pub(super) fn encode(name: &str) -> String {
     encoded
 }
 
+/// Undoes [`encode`]. What is no `\xNN` stays as it is.
+pub(super) fn decode(name: &str) -> String {
+    let mut plain = Vec::with_capacity(name.len());
+    let mut rest = name;
+    while let Some(at) = rest.find("\\x") {
+        plain.extend_from_slice(&rest.as_bytes()[..at]);
+        let code = rest
+            .get(at + 2..at + 4)
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        plain.push(code.unwrap_or(b'\\'));
+        rest = &rest[at + if code.is_some() { 4 } else { 1 }..];
+    }
+    plain.extend_from_slice(rest.as_bytes());
+    String::from_utf8_lossy(&plain).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,5 +81,13 @@ mod tests {
     fn odd_characters_are_written_as_udev_does() {
         assert_eq!(encode("guest disk/1\\"), "guest\\x20disk\\x2f1\\x5c");
         assert_eq!(encode("Größe_#+-.:=@"), "Größe_#+-.:=@");
+    }
+
+    #[test]
+    fn what_udev_wrote_is_read_again() {
+        for name in ["guest disk/1\\", "Größe_#+-.:=@", "\\x", "a\\xzz", ""] {
+            assert_eq!(decode(&encode(name)), name);
+        }
+        assert_eq!(decode("a\\xzz\\x4"), "a\\xzz\\x4");
     }
 }
