@@ -1,4 +1,4 @@
-//! Figures in words for people.
+//! Words for people: figures, and text without anything that could move a cursor.
 
 use std::time::Duration;
 
@@ -31,9 +31,33 @@ pub fn bytes(bytes: u64) -> String {
     }
 }
 
+/// One line without control characters: names of guests and words of other programs may hold anything.
+pub fn plain(text: &str) -> String {
+    let text = text.trim_end();
+    if text.contains(moves) {
+        text.replace(['\n', '\t'], " ").replace(moves, "?")
+    } else {
+        text.to_owned()
+    }
+}
+
+/// Whether a character does something else than to stand where it is: control characters, line separators, and those that turn the
+/// direction of what follows, with which one name could look like another (Unicode, `Bidi_Control`).
+pub fn moves(char: char) -> bool {
+    let turns = matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    char.is_control() || turns
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_of_a_name_moves_the_cursor() {
+        assert_eq!(plain("a\x1b[2Jb\nc\u{9b}d"), "a?[2Jb c?d");
+        assert_eq!(plain("ab\u{202e}cd\u{2028}"), "ab?cd");
+        assert_eq!(plain("größe 客户"), "größe 客户");
+    }
 
     #[test]
     fn durations_read_as_systemd_writes_them() {

@@ -3,9 +3,9 @@
 use std::io::Write;
 
 use super::journal::Journal;
-use super::style::plain;
 use super::{Board, Colour, Sink, Style, Verbosity};
 use crate::event::{Event, Happened, Outcome};
+use crate::text::plain;
 
 /// What stands before a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

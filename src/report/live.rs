@@ -6,10 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use super::lines::{Line, Prefix};
-use super::style::plain;
 use super::{Board, Colour, Entry, Sink, Style, Verbosity};
 use crate::event::{Event, Happened};
-use crate::text;
+use crate::text::{self, plain};
 
 /// How often the times are written anew.
 const TICK: Duration = Duration::from_secs(1);

@@ -18,10 +18,11 @@ pub use board::{Board, Entry};
 pub use journal::remark;
 pub use out::{answer, complain};
 pub use record::{Record, Remembered};
-pub use style::{Colour, Style, plain};
+pub use style::{Colour, Style};
 
 use crate::event::{Event, Events};
 use crate::graph::Layer;
+pub use crate::text::plain;
 
 /// How much is said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

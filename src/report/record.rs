@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::style::plain;
 use super::{Board, Sink};
 use crate::event::{Event, Happened, Outcome};
 use crate::graph::Layer;
+use crate::text::plain;
 
 /// How a layer stood when it was last heard of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
