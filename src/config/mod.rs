@@ -20,13 +20,16 @@ mod types;
 mod unlock;
 mod value;
 mod volume;
+mod write;
 
 use std::path::PathBuf;
 
 pub use initramfs::{files_for_initramfs, for_initramfs};
 pub use load::{DEFAULT_PATH, Loaded, load};
+pub use names::{check_volume, mount_point};
 pub use problem::{Found, Problems};
 pub use types::{Config, DeviceSpec, DomainConfig, HostConfig, Mount, OnStopTimeout, OpenFlags, Start, Unlock, Volume};
+pub use write::{string, volume_table};
 
 use problem::Complaints;
 

@@ -19,7 +19,7 @@ const SYSTEM: [&str; 18] = [
 const KERNEL: [&str; 3] = ["/dev", "/proc", "/sys"];
 
 /// What keeps a volume from being `/dev/mapper/NAME`.
-pub(super) fn check_volume(name: &str) -> Result<(), String> {
+pub fn check_volume(name: &str) -> Result<(), String> {
     let shown = quoted(name);
     if name.is_empty() {
         return Err("a volume needs a name: [volume.NAME]".to_owned());
@@ -66,7 +66,7 @@ pub(super) fn check_domain(name: &str) -> Result<(), String> {
 }
 
 /// The mount point that is written, or what keeps it from being one.
-pub(super) fn mount_point(text: &str) -> Result<PathBuf, String> {
+pub fn mount_point(text: &str) -> Result<PathBuf, String> {
     let shown = quoted(text);
     if !text.starts_with('/') {
         return Err(format!("must be an absolute path, but {shown} does not start with `/`"));

@@ -1,0 +1,183 @@
+//! A volume's table as a person would write it: the way back of [`super::volume`]. Keys with their defaults are left out.
+
+use std::path::Path;
+
+use super::types::{Mount, Unlock, Volume};
+use crate::text;
+
+/// The table of a volume, header and keys, each on a line of its own. `None`: a path in it is not UTF-8, and TOML has nothing else.
+pub fn volume_table(volume: &Volume) -> Option<String> {
+    let default = Volume::new(&volume.name, volume.device.clone());
+    let mut table = format!("[volume.{}]\n", key(&volume.name));
+    let mut put = |key: &str, value: String| table.push_str(&format!("{key} = {value}\n"));
+    // A path with bytes that are no UTF-8 would be another one when it is shown.
+    let device = volume.device.to_string();
+    if device.contains(char::REPLACEMENT_CHARACTER) {
+        return None;
+    }
+    put("device", string(&device));
+    if let Some(header) = &volume.header {
+        put("header", path(header)?);
+    }
+    if volume.unlock != default.unlock {
+        let ways: Option<Vec<String>> = volume.unlock.iter().map(way).collect();
+        put("unlock", format!("[{}]", ways?.join(", ")));
+    }
+    if let Some(group) = &volume.passphrase_group {
+        put("passphrase-group", string(group));
+    }
+    if volume.tries != default.tries {
+        put("tries", volume.tries.to_string());
+    }
+    if !volume.after.is_empty() {
+        put("after", strings(&volume.after));
+    }
+    if volume.device_timeout != default.device_timeout {
+        put("device-timeout", string(&text::duration(volume.device_timeout)));
+    }
+    let flags = volume.flags;
+    for (key, is_set) in [
+        ("read-only", flags.read_only),
+        ("discard", flags.discard),
+        ("same-cpu-crypt", flags.same_cpu_crypt),
+        ("submit-from-crypt-cpus", flags.submit_from_crypt_cpus),
+        ("no-read-workqueue", flags.no_read_workqueue),
+        ("no-write-workqueue", flags.no_write_workqueue),
+    ] {
+        if is_set {
+            put(key, true.to_string());
+        }
+    }
+    if flags.private != volume.mount.is_none() {
+        put("private", flags.private.to_string());
+    }
+    if let Some(found) = &volume.mount {
+        put("mount", mount(found)?);
+    }
+    if !volume.pools.is_empty() {
+        put("pools", strings(&volume.pools));
+    }
+    Some(table)
+}
+
+/// A TOML string on one line, in which nothing moves a cursor or turns the direction of what follows.
+pub fn string(text: &str) -> String {
+    let mut written = String::from("\"");
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => written.extend(['\\', letter]),
+            letter if text::moves(letter) => written.push_str(&format!("\\u{:04X}", u32::from(letter))),
+            letter => written.push(letter),
+        }
+    }
+    written + "\""
+}
+
+fn key(name: &str) -> String {
+    let is_bare = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    if is_bare { name.to_owned() } else { string(name) }
+}
+
+fn path(path: &Path) -> Option<String> {
+    path.to_str().map(string)
+}
+
+fn strings(texts: &[String]) -> String {
+    let all: Vec<String> = texts.iter().map(|text| string(text)).collect();
+    format!("[{}]", all.join(", "))
+}
+
+fn way(way: &Unlock) -> Option<String> {
+    match way {
+        Unlock::Passphrase => Some(string("passphrase")),
+        Unlock::KeyFile { path: at, offset, size } => {
+            let mut words = format!("{{ key-file = {}", path(at)?);
+            if *offset != 0 {
+                words.push_str(&format!(", key-file-offset = {offset}"));
+            }
+            if let Some(size) = size {
+                words.push_str(&format!(", key-file-size = {size}"));
+            }
+            Some(words + " }")
+        }
+    }
+}
+
+fn mount(mount: &Mount) -> Option<String> {
+    let at = path(&mount.at)?;
+    if mount.fstype.is_none() && mount.options.is_none() {
+        return Some(at);
+    }
+    let also = |key: &str, value: &Option<String>| {
+        let value = value.as_ref().map(|value| format!(", {key} = {}", string(value)));
+        value.unwrap_or_default()
+    };
+    let (fstype, options) = (also("type", &mount.fstype), also("options", &mount.options));
+    Some(format!("{{ where = {at}{fstype}{options} }}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::time::Duration;
+
+    use super::super::types::{DeviceSpec, OpenFlags};
+    use super::*;
+
+    #[track_caller]
+    fn comes_back(volume: &Volume) -> String {
+        let text = volume_table(volume).expect("it is UTF-8");
+        let read = super::super::parse(&[("/test".into(), text.clone())]).unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(read.volumes, std::slice::from_ref(volume), "{text}");
+        text
+    }
+
+    #[test]
+    fn a_volume_of_defaults_is_two_lines() {
+        let volume = Volume::new("mail", DeviceSpec::Path("/dev/vg0/mail".into()));
+        assert_eq!(comes_back(&volume), "[volume.mail]\ndevice = \"/dev/vg0/mail\"\n");
+    }
+
+    #[test]
+    fn every_key_comes_back_as_it_was() {
+        let mut volume = Volume::new("a:b=@", DeviceSpec::Label("\"odd\" \\ l\u{202e}abel".into()));
+        volume.header = Some("/root/my \"header\"".into());
+        let key_file = |offset, size| Unlock::KeyFile {
+            path: "/root/key".into(),
+            offset,
+            size,
+        };
+        volume.unlock = vec![key_file(0, None), key_file(512, Some(64)), Unlock::Passphrase];
+        volume.passphrase_group = Some("guests".into());
+        volume.tries = 0;
+        volume.device_timeout = Duration::from_secs(3600 + 30);
+        volume.flags = OpenFlags {
+            read_only: true,
+            discard: true,
+            same_cpu_crypt: true,
+            submit_from_crypt_cpus: true,
+            no_read_workqueue: true,
+            no_write_workqueue: true,
+            private: false,
+        };
+        comes_back(&volume);
+        volume.mount = Some(Mount {
+            at: "/srv/my vm".into(),
+            fstype: Some("ext4".into()),
+            options: Some("noatime,ro".into()),
+        });
+        volume.pools = vec!["vm".into(), "größe".into()];
+        let text = comes_back(&volume);
+        assert!(text.contains("l\\u202Eabel"), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_utf_8_is_not_written() {
+        let odd = Path::new(OsStr::from_bytes(b"/dev/\xff"));
+        assert_eq!(volume_table(&Volume::new("v", DeviceSpec::Path(odd.to_owned()))), None);
+        let mut volume = Volume::new("v", DeviceSpec::Path("/dev/v".into()));
+        volume.header = Some(odd.to_owned());
+        assert_eq!(volume_table(&volume), None);
+    }
+}
