@@ -15,7 +15,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     (
         "verbs",
         &[
-            "cli", "report", "engine", "unlock", "host", "plan", "graph", "config", "event",
+            "cli", "report", "engine", "unlock", "host", "discover", "plan", "graph", "config", "event",
         ],
     ),
     // Renders what happens. It changes nothing, so it cannot reach the machine.
@@ -27,7 +27,8 @@ const FLOORS: &[(&str, &[&str])] = &[
     // The machine: of plans it knows nothing.
     ("libvirt", &["host"]),
     ("host", &["config"]),
-    // Pure: the same input gives the same plan.
+    // Pure: the same input gives the same text, and the same plan.
+    ("discover", &["graph", "config"]),
     ("plan", &["graph", "config"]),
     ("event", &["graph"]),
     ("graph", &["config"]),
@@ -67,7 +68,7 @@ const UNSAFE: &[&str] = &["host", "libvirt", "secret"];
 
 /// What a pure floor does without.
 const IMPURE: &[&str] = &["fs", "net", "process", "thread", "env", "Instant", "SystemTime"];
-const PURE: &[&str] = &["plan", "graph", "event", "facts", "text"];
+const PURE: &[&str] = &["discover", "plan", "graph", "event", "facts", "text"];
 
 /// A file longer than this has two purposes.
 const LONGEST: usize = 450;
