@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 const EXAMPLES: &str = "\
 Examples:
+  virt-unlock discover             write a starting configuration for this host
   virt-unlock plan                 what `up` would do, and why; touches nothing
   virt-unlock up                   ask, open, mount and start everything
   virt-unlock up mailserver        only this guest, and what it needs
@@ -80,6 +81,18 @@ pub enum Command {
     ///
     /// Changes nothing. Warnings leave the exit status at 0. -v also notes what this host does in another way than others.
     Check,
+
+    /// Write a starting configuration for this host to standard output.
+    ///
+    /// Looks at LUKS headers, open volumes, mounts, libvirt's guests and pools, /etc/crypttab and /etc/fstab. It asks for nothing
+    /// and changes nothing, and it needs no configuration. Each volume of a guest gets a table; what cannot be told from outside
+    /// stands in a comment that begins with "doubt". Volumes of the host itself (root, swap, /home) are left out.
+    ///
+    /// On a host that works by crypttab it says line by line what moves, what stays, and which options have no counterpart.
+    ///
+    /// What it writes is always a valid configuration: virt-unlock discover > /etc/virt-unlock/config.toml, then read it, and
+    /// then `virt-unlock check`. The exit status is 1 if libvirt did not answer, so that its guests are missing.
+    Discover,
 
     /// What the systemd units run; not for people.
     #[command(hide = true)]

@@ -7,6 +7,8 @@
 mod answers;
 #[path = "cli/console.rs"]
 mod console;
+#[path = "cli/discover.rs"]
+mod discover;
 #[path = "cli/mistakes.rs"]
 mod mistakes;
 #[path = "cli/program.rs"]

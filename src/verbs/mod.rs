@@ -1,6 +1,7 @@
 //! What a person or a unit can have done, one story each.
 
 mod check;
+mod discover;
 mod down;
 mod failure;
 mod in_force;
@@ -67,6 +68,7 @@ pub fn run(cli: &Cli, connect: Option<Connect>) -> ExitCode {
         Command::Status { json } => status::status(&app, *json),
         Command::Plan(args) => plan::plan(&app, args),
         Command::Check => check::check(&app),
+        Command::Discover => discover::discover(&app),
         Command::Initramfs { part } => initramfs::initramfs(&app, *part),
         Command::Service { part, way, name } => {
             let name = name.as_deref().unwrap_or_default();

@@ -131,7 +131,8 @@ fn not_allowed(at: Option<&Path>) -> Option<Failure> {
         .then(|| Failure::Unable(format!("{} can be read by root alone: try it with sudo", main.display())))
 }
 
-fn ask_libvirt(
+/// Asks libvirt again for as long as `patience` while it does not answer (`None`: for ever).
+pub(super) fn ask_libvirt(
     hypervisor: &dyn Hypervisor,
     patience: Option<Duration>,
     events: &Events,
