@@ -6,7 +6,7 @@ use super::candidate::{Candidate, Fate};
 use super::{guests, mount};
 use crate::config::{self, Config};
 use crate::facts::survey::{BlockDevice, Survey};
-use crate::facts::{DevNum, DomainFacts, Mapping, VolumeFacts};
+use crate::facts::{DomainFacts, Mapping, VolumeFacts};
 use crate::graph::Placement;
 
 /// Leaves out what the host needs for itself. `domains` empty: libvirt did not say.
@@ -112,41 +112,59 @@ pub(super) fn placed<'a>(candidates: &[Candidate<'_>], domains: &'a [DomainFacts
 
 /// What counts for the places of guests.
 pub(super) fn facts(candidate: &Candidate<'_>) -> VolumeFacts {
-    let open = |number: DevNum| Mapping::Open(number);
+    let open = candidate.mapping.map(|mapping| Mapping::Open(mapping.number));
     VolumeFacts {
-        mapping: candidate.mapping.map_or(Mapping::None, |mapping| open(mapping.number)),
+        mapping: open.unwrap_or_default(),
         ..VolumeFacts::default()
     }
 }
 
 /// Decides on those that nothing was decided on yet. `known`: libvirt told its guests.
 pub(super) fn decide(candidates: &mut [Candidate<'_>], placed: &[Vec<&DomainFacts>], known: bool) {
-    for (candidate, guests) in candidates.iter_mut().zip(placed) {
+    let used = used(candidates, placed);
+    for ((candidate, guests), is_used) in candidates.iter_mut().zip(placed).zip(used) {
         if !candidate.is_written() {
             continue;
         }
-        let device = candidate.shown();
+        let is_idle = guests.is_empty() && candidate.volume.pools.is_empty();
         let is_chosen = candidate.mapping.is_some() || candidate.line.is_some();
+        let device = candidate.shown();
+        let doubts = &mut candidate.doubts;
         if candidate.has_twin && is_chosen {
-            candidate.doubts.push(format!(
+            doubts.push(format!(
                 "another device has the same LUKS UUID (a snapshot, or a copy): is {device} the right one?"
             ));
+        }
+        if candidate.luks.is_none() && candidate.volume.header.is_none() && candidate.mapping.is_none() {
+            doubts.push(format!("its device {device} is not there now, or has no LUKS header"));
         }
         if candidate.has_twin && !is_chosen {
             candidate.fate = Fate::Suggested("another device has the same LUKS UUID (a snapshot, or a copy)".to_owned());
         } else if !known {
-            candidate
-                .doubts
-                .push("libvirt did not answer: whether a guest lies on it is not known".to_owned());
-        } else if guests.is_empty() && candidate.volume.pools.is_empty() {
+            doubts.push("libvirt did not answer: whether a guest lies on it is not known".to_owned());
+        } else if !is_used {
             candidate.fate = Fate::Suggested("no guest lies on it, as far as libvirt's definitions tell".to_owned());
-        }
-        if candidate.luks.is_none() && candidate.volume.header.is_none() && candidate.mapping.is_none() {
-            candidate
-                .doubts
-                .push(format!("its device {device} is not there now, or has no LUKS header"));
+        } else if is_idle {
+            doubts.push("no guest lies on it, but a key file, a header or a mount point of another volume does".to_owned());
         }
     }
+}
+
+/// Whether each has guests or pools, or is needed by one that has.
+fn used(candidates: &[Candidate<'_>], placed: &[Vec<&DomainFacts>]) -> Vec<bool> {
+    let has =
+        |(candidate, guests): (&Candidate<'_>, &Vec<&DomainFacts>)| !guests.is_empty() || !candidate.volume.pools.is_empty();
+    let mut used: Vec<bool> = candidates.iter().zip(placed).map(has).collect();
+    let mut waiting: Vec<usize> = (0..used.len()).filter(|place| used[*place]).collect();
+    while let Some(place) = waiting.pop() {
+        for (other, candidate) in candidates.iter().enumerate() {
+            if !used[other] && candidates[place].volume.after.contains(&candidate.volume.name) {
+                used[other] = true;
+                waiting.push(other);
+            }
+        }
+    }
+    used
 }
 
 /// Writes a table only where the parser takes it together with those before; any other one becomes a suggestion with the parser's
@@ -166,8 +184,8 @@ pub(super) fn accept(candidates: &mut [Candidate<'_>], head: &str) {
     loop {
         let mut progress = false;
         for place in 0..candidates.len() {
-            let is_open = candidates[place].is_written() && !taken[place] && tables[place].is_some();
-            if is_open && parse(&taken, place).is_ok() {
+            let is_left_over = candidates[place].is_written() && !taken[place] && tables[place].is_some();
+            if is_left_over && parse(&taken, place).is_ok() {
                 taken[place] = true;
                 progress = true;
             }

@@ -34,7 +34,7 @@ pub(super) fn all(found: &Found<'_>, candidates: &[Candidate<'_>], placed: &[Vec
     }
     if suggested {
         page.gap();
-        page.comment("Volumes that would need a decision. Take the # away from the lines of a table to use it.");
+        page.comment("Volumes that need a decision. Take the # away from the lines of a table to use it.");
         for (candidate, guests) in candidates.iter().zip(placed) {
             if matches!(candidate.fate, Fate::Suggested(_)) {
                 page.gap();

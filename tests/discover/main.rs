@@ -401,3 +401,45 @@ fn one_header_on_two_devices_and_one_name_for_two_are_doubts() {
     };
     assert_eq!(mail.device.to_string(), "/dev/sda");
 }
+
+/// A volume with the keys of another one moves with it, though no guest lies on it.
+#[test]
+fn what_another_volume_needs_is_written_too() {
+    let luks = vec![logical(0, "mail"), logical(1, "keys")];
+    let mut survey = Survey {
+        mappings: vec![open(10, "keys", &luks[1])],
+        mounts: vec![mounted(10, "/srv/keys")],
+        luks,
+        ..Survey::default()
+    };
+    survey.crypttab = crypttab("mail /dev/vg0/mail /srv/keys/mail luks", &survey);
+    let libvirt = libvirt(vec![guest("mailserver", true, &["/dev/mapper/mail"])], &[]);
+    let config = parsed(&configuration(&found(&survey, &libvirt)));
+    let names: Vec<_> = config
+        .volumes
+        .iter()
+        .map(|volume| (volume.name.as_str(), volume.after.as_slice()))
+        .collect();
+    assert_eq!(names, [("mail", &["keys".to_owned()][..]), ("keys", &[])]);
+}
+
+/// An entry of fstab may name the filesystem inside a closed volume by a UUID that nobody sees.
+#[test]
+fn a_missed_folder_of_fstab_has_the_options_of_its_line() {
+    let survey = Survey {
+        luks: vec![logical(0, "vm")],
+        fstab: vec![fstab(7, "UUID=5d1f", "/srv/vm", "xfs", "nodev,nofail")],
+        places: nothing_at(&["/srv/vm/images/web.qcow2"]),
+        ..Survey::default()
+    };
+    let libvirt = libvirt(vec![guest("web", true, &["/srv/vm/images/web.qcow2"])], &[]);
+    let text = configuration(&found(&survey, &libvirt));
+    assert!(
+        text.contains("mount = { where = \"/srv/vm\", type = \"xfs\", options = \"nodev\" }"),
+        "{text}"
+    );
+    assert!(
+        text.contains("/etc/fstab line 7, /srv/vm: moves to mount in [volume.vm]"),
+        "{text}"
+    );
+}
