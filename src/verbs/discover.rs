@@ -72,7 +72,7 @@ fn configured(at: Option<&Path>) -> (Option<String>, Vec<String>) {
             let files: Vec<String> = loaded.files.iter().map(|(path, _)| path.display().to_string()).collect();
             let remark = format!(
                 "a configuration is there already ({}), with the volumes {}; a table may stand only once in all files together, \
-                 so this one is for its place and not for its side",
+                 so this one replaces it and cannot stand beside it",
                 files.join(", "),
                 volumes.join(", ")
             );

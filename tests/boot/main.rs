@@ -6,6 +6,7 @@ mod host;
 mod answers;
 mod beside;
 mod by_hand;
+mod discover;
 mod distributions;
 mod harness;
 mod initramfs;
