@@ -48,6 +48,9 @@ pub fn volume_table(volume: &Volume) -> Option<String> {
             put(key, true.to_string());
         }
     }
+    if volume.initramfs {
+        put("initramfs", true.to_string());
+    }
     if flags.private != volume.mount.is_none() {
         put("private", flags.private.to_string());
     }
@@ -161,15 +164,22 @@ mod tests {
             no_write_workqueue: true,
             private: false,
         };
-        comes_back(&volume);
+        volume.initramfs = true;
+        let mut texts = comes_back(&volume);
         volume.mount = Some(Mount {
             at: "/srv/my vm".into(),
             fstype: Some("ext4".into()),
             options: Some("noatime,ro".into()),
         });
         volume.pools = vec!["vm".into(), "größe".into()];
-        let text = comes_back(&volume);
-        assert!(text.contains("l\\u202Eabel"), "{text}");
+        texts.push_str(&comes_back(&volume));
+        assert!(texts.contains("l\\u202Eabel"), "{texts}");
+        // It names another volume, so it cannot be read alone.
+        volume.after = vec!["mail".into()];
+        texts.extend(volume_table(&volume));
+        for key in super::super::volume::KEYS {
+            assert!(texts.contains(&format!("\n{key} = ")), "{key} is never written");
+        }
     }
 
     #[test]

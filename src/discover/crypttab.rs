@@ -123,8 +123,15 @@ fn apply_option(candidate: &mut Candidate<'_>, option: &str, key: &mut Key) {
             }
             None => no_counterpart(),
         },
-        // Debian's cryptsetup-initramfs(7) and systemd have a word each.
-        "x-initrd.attach" | "initramfs" => later(&mut candidate.later, "initramfs = true"),
+        // systemd and Debian's cryptsetup-initramfs(7) have a word each.
+        "x-initrd.attach" => set(&mut volume.initramfs),
+        "initramfs" => {
+            volume.initramfs = true;
+            Some(
+                "the option initramfs: is kept where dracut makes the initramfs; elsewhere it is asked for a little later"
+                    .to_owned(),
+            )
+        }
         "noauto" => later(&mut candidate.later, "noauto = true"),
         "nofail" => Some("the option nofail: is always so, a volume that is not opened never fails the boot".to_owned()),
         "timeout" => Some(format!(

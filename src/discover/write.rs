@@ -240,9 +240,9 @@ fn moves(page: &mut Page, candidates: &[Candidate<'_>], found: &Found<'_>) {
     }
     if candidates
         .iter()
-        .any(|candidate| candidate.is_written() && candidate.later.contains(&"initramfs = true"))
+        .any(|candidate| candidate.is_written() && candidate.volume.initramfs)
     {
-        page.comment("A volume moves that the initramfs opens now: make that anew too (update-initramfs -u, or dracut -f).");
+        page.comment("A volume moves that the initramfs may open now: make that anew too (dracut -f, or update-initramfs -u).");
     }
 }
 
