@@ -31,6 +31,10 @@ pub(super) fn check(tables: &Tables, complaints: &mut Complaints) {
 fn check_initramfs(volumes: &[VolumeTable], complaints: &mut Complaints) {
     for read in volumes {
         let Some(place) = &read.initramfs else { continue };
+        if read.volume.noauto {
+            let message = "`initramfs = true` cannot be together with `noauto = true`, which opens a volume by its name alone";
+            complaints.at(place, message);
+        }
         let also = vec![(place.clone(), "this one is opened in the initramfs".to_owned())];
         for named in &read.after {
             let later = |other: &&VolumeTable| other.volume.name == named.value && !other.volume.initramfs;

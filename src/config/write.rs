@@ -48,6 +48,9 @@ pub fn volume_table(volume: &Volume) -> Option<String> {
             put(key, true.to_string());
         }
     }
+    if volume.noauto {
+        put("noauto", true.to_string());
+    }
     if volume.initramfs {
         put("initramfs", true.to_string());
     }
@@ -166,6 +169,7 @@ mod tests {
         };
         volume.initramfs = true;
         let mut texts = comes_back(&volume);
+        (volume.initramfs, volume.noauto) = (false, true);
         volume.mount = Some(Mount {
             at: "/srv/my vm".into(),
             fstype: Some("ext4".into()),

@@ -20,8 +20,6 @@ pub(super) struct Candidate<'a> {
     pub has_twin: bool,
     /// Its table.
     pub volume: Volume,
-    /// Keys that its table would have, written behind a `#`.
-    pub later: Vec<&'static str>,
     /// What somebody has to look at.
     pub doubts: Vec<String>,
     /// What of its line in crypttab(5) has no counterpart.
@@ -111,7 +109,6 @@ fn candidate<'a>(
         has_twin,
         // An empty path stands for a device that is not known; such a candidate is left.
         volume: Volume::new("", device.clone().unwrap_or(DeviceSpec::Path("".into()))),
-        later: Vec::new(),
         doubts: Vec::new(),
         lost: Vec::new(),
         lost_of_mount: Vec::new(),

@@ -132,7 +132,7 @@ fn apply_option(candidate: &mut Candidate<'_>, option: &str, key: &mut Key) {
                     .to_owned(),
             )
         }
-        "noauto" => later(&mut candidate.later, "noauto = true"),
+        "noauto" => set(&mut volume.noauto),
         "nofail" => Some("the option nofail: is always so, a volume that is not opened never fails the boot".to_owned()),
         "timeout" => Some(format!(
             "the option {option}: a question stays open until it is answered; `hold-login` says how long logins wait"
@@ -153,13 +153,6 @@ fn set(flag: &mut bool) -> Option<String> {
 }
 
 /// Keys that are written behind a `#`.
-fn later(keys: &mut Vec<&'static str>, key: &'static str) -> Option<String> {
-    if !keys.contains(&key) {
-        keys.push(key);
-    }
-    None
-}
-
 /// `90`, `90s` or `2min`; the rest of systemd.time(7) is rare here.
 fn seconds(text: &str) -> Option<Duration> {
     let (digits, factor) = match text.strip_suffix("min") {

@@ -198,4 +198,38 @@ pub(super) fn order(candidates: &mut [Candidate<'_>]) {
         });
         candidate.volume.after = before.map(|(name, _)| name.clone()).collect();
     }
+    settle(candidates);
+    // What is opened by its name alone is not opened in the initramfs.
+    for candidate in candidates.iter_mut().filter(|candidate| candidate.volume.noauto) {
+        candidate.volume.initramfs = false;
+    }
+}
+
+/// What cannot be said of a volume that is opened after another one's mount.
+fn settle(candidates: &mut [Candidate<'_>]) {
+    for candidate in candidates.iter_mut().filter(|candidate| !candidate.volume.after.is_empty()) {
+        if std::mem::take(&mut candidate.volume.initramfs) {
+            candidate
+                .doubts
+                .push("initramfs = true is left out: it lies on another volume's mount, and nothing is mounted there".to_owned());
+        }
+    }
+    // One may wait for the next, so until nothing changes any more.
+    loop {
+        let named: Vec<String> = candidates
+            .iter()
+            .filter(|candidate| candidate.volume.noauto)
+            .map(|candidate| candidate.volume.name.clone())
+            .collect();
+        let waits = |candidate: &&mut Candidate<'_>| {
+            !candidate.volume.noauto && candidate.volume.after.iter().any(|name| named.contains(name))
+        };
+        let Some(candidate) = candidates.iter_mut().find(waits) else {
+            return;
+        };
+        candidate.volume.noauto = true;
+        candidate
+            .doubts
+            .push("noauto: a volume that it comes after has noauto; it is opened by its name alone".to_owned());
+    }
 }

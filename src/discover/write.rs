@@ -113,10 +113,6 @@ fn volume(page: &mut Page, candidate: &Candidate<'_>, guests: &[&DomainFacts]) {
         (Some(table), false) => page.disabled(&table),
         (None, _) => {}
     }
-    if !candidate.later.is_empty() {
-        page.comment("Not supported yet:");
-        candidate.later.iter().for_each(|key| page.disabled(key));
-    }
 }
 
 /// What the device is.
@@ -220,9 +216,6 @@ fn moves(page: &mut Page, candidates: &[Candidate<'_>], found: &Found<'_>) {
         ));
         for lost in &candidate.lost {
             page.part(lost);
-        }
-        for key in &candidate.later {
-            page.part(&format!("{key} is not supported yet: it is opened with the others"));
         }
     }
     for line in &found.survey.fstab {

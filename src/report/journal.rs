@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::lines::Line;
-use super::style::plain;
 use super::{complain, ids};
 use crate::event::{Event, Kind};
 use crate::graph::Layer;
+use crate::text::plain;
 
 /// Where journald listens.
 const SOCKET: &str = "/run/systemd/journal/socket";

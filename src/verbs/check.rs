@@ -200,7 +200,7 @@ fn of_volume(volume: &Volume, facts: &Facts, header: Option<&Result<Header, Open
     match header {
         None => found.push(Finding {
             // What another host of the cluster uses now need not be here.
-            is_error: !volume.noauto,
+            weight: if volume.noauto { Weight::Warning } else { Weight::Error },
             ..Finding::error(
                 &about,
                 format!("its device {} is not there", volume.device),

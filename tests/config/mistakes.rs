@@ -434,6 +434,10 @@ fn what_the_initramfs_cannot_have() {
             "[volume.a]\ndevice = '/dev/a'\ninitramfs = 1\n",
             "3:13: `initramfs` must be true or false (without quotes), but this is an integer",
         ),
+        (
+            "[volume.a]\ndevice = '/dev/a'\nnoauto = true\ninitramfs = true\n",
+            "4:13: `initramfs = true` cannot be together with `noauto = true`, which opens a volume by its name alone",
+        ),
     ]);
 }
 
