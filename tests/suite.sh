@@ -81,6 +81,7 @@ for part; do
         step "tests on booted hosts" boot
         ;;
     hosts)
+        step "tests on booted hosts that take long" boot --ignored
         step "tests on booted hosts: Debian 12" on_host bookworm monolithic
         step "tests on booted hosts: Debian 13, modular daemons of libvirt" on_host trixie modular
         ;;

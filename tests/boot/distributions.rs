@@ -1,4 +1,5 @@
-//! Other hosts than the one of all other tests: `make test-hosts` runs all of them on each, these run in `make test`.
+//! Other hosts than the one of all other tests. `make test-hosts` runs those on each; what is here runs in `make test` too, but for
+//! what takes long.
 
 use crate::{
     host::{Host, Variant, secs},
@@ -46,7 +47,7 @@ fn modular_daemons_that_have_gone_idle_do_not_hold_up_the_way_down() {
     let said = host.run(journal);
     assert!(!said.contains("do not answer"), "{said}");
     assert!(said.contains("pool vm: stopped"), "{said}");
-    assert_eq!(host.run("dmsetup ls --target crypt").trim(), "No devices found");
+    assert_eq!(host.run("dmsetup ls --target crypt").trim(), "");
 
     // At a shutdown nothing is started any more.
     host.run("systemctl start virt-unlock");
@@ -63,6 +64,7 @@ fn modular_daemons_that_have_gone_idle_do_not_hold_up_the_way_down() {
 }
 
 #[test]
+#[ignore = "make test-hosts runs it: the pools are waited for"]
 fn a_storage_daemon_that_hangs_keeps_no_guest_running() {
     let mut host = modular("frozen");
     all_is_up_and_idle(&host);
