@@ -10,7 +10,7 @@ use std::{
 use clap::{Parser, error::ErrorKind};
 use virt_unlock::{
     cli::Cli,
-    config::{self, Config, DeviceSpec, DomainConfig, Problems, Volume},
+    config::{self, Config, Problems},
 };
 
 fn read(path: &str) -> String {
@@ -128,55 +128,6 @@ fn every_configuration_is_one() {
     for text in blocks(&read("README.md"), "json") {
         serde_json::from_str::<serde_json::Value>(&text).unwrap();
     }
-}
-
-const TABLES: [&str; 3] = ["\n`[host]`", "\n`[volume.NAME]`", "\n`[domain.NAME]`"];
-
-#[test]
-fn the_tables_have_every_key_and_no_other() {
-    let readme = read("README.md");
-    let shown: Vec<String> = TABLES
-        .iter()
-        .flat_map(|heading| table(&readme, heading))
-        .flat_map(|row| code(&row[0]))
-        .collect();
-    let keys: Vec<&str> = config::keys().collect();
-    for (index, key) in keys.iter().enumerate() {
-        assert!(shown.iter().any(|shown| shown == key), "the tables do not have `{key}`");
-        let count = keys[..=index].iter().filter(|known| known == &key).count();
-        let in_tables = shown.iter().filter(|shown| shown == key).count();
-        assert!(
-            in_tables >= count,
-            "`{key}` belongs to {count} tables and stands {in_tables} times"
-        );
-    }
-    assert_eq!(shown.len(), keys.len(), "keys that there are not, among {shown:?}");
-}
-
-#[test]
-fn the_tables_say_the_defaults() {
-    let readme = read("README.md");
-    let [host, volume, domain] = TABLES.map(|heading| {
-        let rows = table(&readme, heading);
-        let said = rows.iter().filter(|row| row[1].starts_with('`'));
-        said.flat_map(|row| {
-            let default = code(&row[1]).swap_remove(0);
-            code(&row[0]).into_iter().map(move |key| format!("{key} = {default}\n"))
-        })
-        .collect::<String>()
-    });
-    let text = format!("[host]\n{host}[volume.v]\ndevice = \"/dev/v\"\n{volume}[domain.d]\n{domain}");
-    let config = parse(&text).unwrap_or_else(|problems| panic!("{problems}"));
-    let defaults = Config {
-        volumes: vec![Volume::new("v", DeviceSpec::Path("/dev/v".into()))],
-        domains: vec![DomainConfig::new("d")],
-        ..Config::default()
-    };
-    assert_eq!(config, defaults);
-    assert!(
-        host.lines().count() == 4 && volume.lines().count() >= 10 && domain.lines().count() >= 5,
-        "{text}"
-    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! Boots real hosts. Run with `cargo test --test boot`; see `tests/host`.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../host/mod.rs"]
 mod host;
