@@ -1,5 +1,7 @@
 //! `virt-unlock check`: the configuration against this host. Every problem at once, each with its remedy. Changes nothing.
 
+mod initramfs;
+
 use std::time::Duration;
 
 use super::session::Session;
@@ -29,6 +31,7 @@ pub(super) fn check(app: &App) -> Result<Verdict, Failure> {
     let mut findings = of_units(&around);
     findings.extend(of_systemd(session.systemd.version(&cancel).ok()));
     findings.extend(of_configuration(&session));
+    findings.extend(initramfs::of_initramfs(&session.config, &around));
     for volume in &session.config.volumes {
         let device = facts.volumes.get(&volume.name).and_then(|found| found.device.clone());
         let header = device.map(|device| session.host.volumes.probe(volume, &device.path, &cancel));

@@ -16,6 +16,8 @@ pub(super) struct Surroundings {
     pub crypttab_names: Vec<String>,
     /// Mount points in /etc/fstab.
     pub fstab_places: Vec<PathBuf>,
+    /// Whether dracut is installed, which makes an initramfs with our module.
+    pub has_dracut: bool,
     /// libvirt-guests.service is enabled and writes guests' memory to the disk.
     pub libvirt_guests_suspends: bool,
     /// Where that is set.
@@ -67,6 +69,9 @@ impl Surroundings {
         let fstab = tables::fstab(&table(tables::FSTAB));
         Self {
             is_enabled: is_enabled("virt-unlock.service"),
+            has_dracut: ["/usr/bin/dracut", "/usr/sbin/dracut"]
+                .iter()
+                .any(|path| Path::new(path).exists()),
             crypttab_names: crypttab.into_iter().map(|line| line.name).collect(),
             fstab_places: fstab.into_iter().map(|line| line.at).collect(),
             libvirt_guests_suspends: is_enabled("libvirt-guests.service") && suspends(&text),

@@ -48,7 +48,9 @@ fn a_configuration_is_written_for_a_host_that_has_none() {
     }
 
     // The same host as crypttab(5), fstab(5) and a person bring it up. The guest's own LVM has woken up on it.
-    host.run("printf '# volumes\\nmail /dev/vg0/mail none luks\\n\\nvm /dev/vg0/vm /etc/key luks,discard,nofail\\n' >/etc/crypttab");
+    host.run(
+        "printf '# volumes\\nmail /dev/vg0/mail none luks\\n\\nvm /dev/vg0/vm /etc/key luks,discard,nofail\\n' >/etc/crypttab",
+    );
     host.run("echo '/dev/mapper/vm /srv/vm ext4 noatime,noauto 0 2' >>/etc/fstab");
     for volume in ["mail", "vm"] {
         host.run(&format!("cryptsetup open --key-file /etc/key /dev/vg0/{volume} {volume}"));

@@ -77,3 +77,38 @@ fn an_older_systemd_is_a_note_for_whoever_wants_more_words() {
         "a systemd that does not answer is nobody's fault here"
     );
 }
+
+#[test]
+fn what_an_initramfs_cannot_do_is_said() {
+    let mut mail = Volume::new("mail", DeviceSpec::Path("/dev/vg0/mail".into()));
+    mail.unlock = vec![Unlock::KeyFile {
+        path: "/etc/key".into(),
+        offset: 0,
+        size: None,
+    }];
+    let mut config = Config {
+        volumes: vec![mail],
+        ..Config::default()
+    };
+    config.host.hold_login = Duration::ZERO;
+    let whats = |config: &Config, has_dracut| {
+        let around = Surroundings {
+            has_dracut,
+            ..Surroundings::default()
+        };
+        let found = initramfs::of_initramfs(config, &around).into_iter();
+        found.map(|finding| finding.what).collect::<Vec<_>>()
+    };
+    assert_eq!(whats(&config, false), [""; 0]);
+    config.volumes[0].initramfs = true;
+    let found = whats(&config, false);
+    assert!(found.len() == 1 && found[0].contains("no dracut"), "{found:?}");
+    let found = whats(&config, true);
+    assert!(
+        found.len() == 2 && found[0].contains("hold-login") && found[1].contains("/boot"),
+        "{found:?}"
+    );
+    config.host.hold_login = Duration::from_secs(90);
+    config.volumes[0].unlock = vec![Unlock::Passphrase];
+    assert_eq!(whats(&config, true), [""; 0]);
+}
