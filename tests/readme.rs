@@ -147,8 +147,10 @@ fn every_test_that_proves_a_promise_is_there() {
             let place = text
                 .find(&format!("fn {function}("))
                 .unwrap_or_else(|| panic!("{source} has no {function}"));
-            let before = text[..place].trim_end().lines().next_back().map(str::trim);
-            assert_eq!(before, Some("#[test]"), "{function} in {source} is no test");
+            let mut before = text[..place].trim_end().lines().rev().map(str::trim);
+            // Some run in `make test-hosts` alone.
+            let is_test = before.find(|line| !line.starts_with("#[ignore = \"make test-hosts")) == Some("#[test]");
+            assert!(is_test, "{function} in {source} is no test");
         }
     }
 }

@@ -35,6 +35,7 @@ fn manual() -> String {
 }
 
 #[test]
+#[ignore = "make test-hosts runs it: make test has its time"]
 fn a_unit_on_a_mount_comes_and_goes_with_it() {
     let mut host = enabled("beside", CONFIG)
         .prepare(&format!("printf '{PASSPHRASE}' >/etc/key; chmod 400 /etc/key"))

@@ -91,6 +91,7 @@ fn a_bare_debian_13_is_installed_upgraded_and_cleared() {
 }
 
 #[test]
+#[ignore = "make test-hosts runs it: make test has its time"]
 fn a_bare_debian_12_is_installed_and_unlocked() {
     let mut host = bare("package_debian_12", "bookworm", &["mailserver"]).boot();
     install(&host);
