@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    host::{Builder, Host, secs},
+    host::{Builder, Host, image_folder, secs},
     product::PASSPHRASE,
 };
 
@@ -107,6 +107,52 @@ fn a_bare_debian_12_is_installed_and_unlocked() {
     host.console().assert_order(&["volume mail: closed", "reboot: Power down"]);
     let disks = host.examine();
     assert_eq!((disks.marker("mailserver", "up"), disks.marker("mailserver", "off")), (1, 1));
+}
+
+#[test]
+#[ignore = "make test-hosts runs it: dracut takes minutes on an emulated host"]
+fn a_bare_debian_13_asks_in_the_initramfs() {
+    asks_in_the_initramfs("package_dracut", "trixie");
+}
+
+#[test]
+#[ignore = "make test-hosts runs it: dracut takes minutes on an emulated host"]
+fn a_bare_debian_12_asks_in_the_initramfs() {
+    asks_in_the_initramfs("package_dracut_debian_12", "bookworm");
+}
+
+/// The same with the dracut module: what `discover` wrote, one more key, and an initramfs made on the host.
+fn asks_in_the_initramfs(test: &str, suite: &'static str) {
+    let mut host = bare(test, suite, &["mailserver", "webserver"]).boot();
+    install(&host);
+    apt(&host, "install dracut-core zstd");
+    set_up(&host, &["mailserver", "webserver"]);
+    host.run("sed -i '/^\\[volume.\\(mail\\|vm\\)\\]/a initramfs = true' /etc/virt-unlock/config.toml; virt-unlock check");
+    let made = image_folder().join(format!("{test}.initramfs"));
+    host.dracut("--hostonly", &made);
+    host.power_off();
+
+    host.boot_by(&made);
+    host.power_on_again();
+    host.console().expect("Passphrase for volume mail", secs(90));
+    host.console().type_line(PASSPHRASE);
+    host.console().expect("Passphrase for volume vm", secs(60));
+    host.console().type_line(PASSPHRASE);
+    host.await_shell();
+    for guest in ["mailserver", "webserver"] {
+        host.until(&format!("grep -q 'GUEST {guest} UP' /var/log/guests/{guest}.log"), secs(120));
+    }
+    host.until("virt-unlock status", secs(30));
+    let there = host.run("journalctl -b -o cat --no-pager -u virt-unlock-initramfs");
+    let here = host.run("journalctl -b -o cat --no-pager -u virt-unlock");
+    for words in ["volume mail: opened", "volume vm: opened"] {
+        assert!(there.contains(words) && !here.contains(words), "{there}\n----\n{here}");
+    }
+    host.power_off();
+    for words in ["volume mail: closed", "volume vm: closed"] {
+        host.console().assert_order(&[words, "reboot: Power down"]);
+    }
+    assert!(host.examine().filesystem_clean());
 }
 
 /// What of the program is below these folders; that systemd still keeps notes of a unit and dpkg of a package is their own affair.
