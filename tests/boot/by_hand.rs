@@ -1,6 +1,9 @@
 //! The owner's way without our program. It proves the image and its guests, and shows what we are here to do better.
 
-use crate::host::{Host, secs};
+use crate::{
+    host::{Host, secs},
+    product::PLAIN_IS_UP,
+};
 use std::time::Instant;
 
 #[test]
@@ -18,7 +21,7 @@ fn a_host_is_brought_up_and_down_by_hand() {
     ));
 
     // libvirt's own autostart brings up the plain guest and fails with the two on closed volumes.
-    host.until("virsh domstate plain | grep -q running", secs(60));
+    host.until(PLAIN_IS_UP, secs(60));
     step("guest plain runs");
     assert_eq!(host.run("virsh domstate mailserver").trim(), "shut off");
     step("virsh");

@@ -4,7 +4,7 @@ use virt_unlock::report::ids;
 
 use crate::{
     host::{Host, Variant, secs},
-    product::{PASSPHRASE, enabled},
+    product::{PASSPHRASE, PLAIN_IS_UP, enabled},
 };
 
 const CONFIG: &str = r#"
@@ -42,7 +42,7 @@ pub fn comes_up_and_goes_down(name: &str, variant: Variant) {
     host.console().expect("try 2 of 3, the last one was wrong", secs(5));
 
     // The plain guest, on no volume of ours, is libvirt's own affair and does not wait for us.
-    host.until("grep -q 'GUEST plain UP' /var/log/guests/plain.log", secs(60));
+    host.until(PLAIN_IS_UP, secs(60));
     assert_eq!(host.run("virsh domstate mailserver").trim(), "shut off");
     // Logins are held back while there are questions.
     assert!(!host.console().shows("host login:"));
