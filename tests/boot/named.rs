@@ -32,9 +32,9 @@ const QUESTIONS: &str = "sed -n 's/^Message=.*volume \\([a-z]*\\).*/\\1/p' /run/
 fn one_guest_comes_and_goes_by_its_own_unit() {
     let mut host = enabled("named", CONFIG).power_on();
     // At boot only what is not noauto is asked for, and nothing else is missed.
-    host.console().expect("Passphrase for volume mail", secs(90));
     host.await_shell();
-    host.until("systemctl is-active virt-unlock-guests", secs(60));
+    host.until(&format!("test \"$({QUESTIONS})\" = mail"), secs(90));
+    host.until("systemctl is-active virt-unlock-guests", secs(90));
     let plan = host.run("virt-unlock plan");
     assert!(plan.contains("leave      volume vm"), "{plan}");
 
