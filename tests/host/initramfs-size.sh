@@ -3,7 +3,10 @@
 # the size of both. Nothing of the tree is changed.
 set -euo pipefail
 stage=$1 image=$2
-base=$(find "$(dirname "$image")" -maxdepth 1 -type d -name "$(basename "${image%-*}")-base-*" ! -name '*.part' | head -1)
+image=$(realpath "$image")
+suite=$(basename "$image")
+base=$(find "$(dirname "$image")" -maxdepth 1 -type d -name "${suite%%-*}-base-*" ! -name '*.part' | head -1)
+[ -n "$base" ] || { echo "no bare tree beside $image" >&2; exit 1; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/top" "$work/scratch"
