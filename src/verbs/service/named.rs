@@ -172,20 +172,21 @@ impl Start<'_> {
             (false, false) => "not all that this start had brought up could be taken down again: `virt-unlock status` shows it",
         };
         let words = plain(&format!("{} is not up: {why}; {after}", self.unit.name));
-        // The last word in `systemctl status`, whatever was said of the single steps.
-        let _ = sd_notify::notify(&[NotifyState::Status(&words)]);
-        match (order, failure) {
+        let verdict = match (order, failure) {
             // As it was told: a unit that is stopped has not failed.
             (Some(Order::Terminate), _) => {
-                self.events.say(None, Happened::Note(words));
+                self.events.say(None, Happened::Note(words.clone()));
                 Ok(clean.into())
             }
             (None, Some(failure)) => Err(failure),
             _ => {
-                self.events.say(None, Happened::Warning(words));
+                self.events.say(None, Happened::Warning(words.clone()));
                 Ok(Verdict::NotAll)
             }
-        }
+        };
+        // The last word in `systemctl status`: each event before has written its own there.
+        let _ = sd_notify::notify(&[NotifyState::Status(&words)]);
+        verdict
     }
 
     /// Takes down what this start has brought up, without what something else has come to need since. True: that is done.
