@@ -157,7 +157,8 @@ fn asks_in_the_initramfs(test: &str, suite: &'static str) {
 
 /// What of the program is below these folders; that systemd still keeps notes of a unit and dpkg of a package is their own affair.
 fn left(folders: &str) -> String {
-    format!("find {folders} \\( -path '*/systemd' -o -path '*/dpkg' \\) -prune -o -path '*virt-unlock*' -print | sort")
+    let not_ours = "-path /etc/systemd -o -path /run/systemd -o -path /var/lib/systemd -o -path /var/lib/dpkg";
+    format!("find {folders} \\( {not_ours} \\) -prune -o -path '*virt-unlock*' -print | sort")
 }
 
 const APT_GET: &str = "cd /root && DEBIAN_FRONTEND=noninteractive apt-get -q -y";
