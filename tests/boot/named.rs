@@ -116,7 +116,7 @@ fn it_takes_the_question_of_the_service_and_gives_it_back(host: &Host) {
 
 /// `up` in a terminal goes before the unit, and the unit goes on afterwards; stopped with its question open, it is gone.
 fn a_person_takes_the_question_of_the_unit(host: &Host) {
-    host.run("systemctl start --no-block virt-unlock@spare");
+    host.run("systemctl --no-ask-password start --no-block virt-unlock@spare");
     host.until(&format!("test \"$({QUESTIONS})\" = spare"), secs(30));
     host.terminal().type_line("virt-unlock up mail; echo status $?");
     host.terminal().expect("Passphrase for volume mail", secs(60));

@@ -73,7 +73,8 @@ fn a_bare_debian_13_is_installed_upgraded_and_cleared() {
     host.console().expect("Passphrase for volume mail", secs(90));
     let refused = host.shell_within("dpkg --remove virt-unlock", APT);
     assert_ne!(refused.status, 0, "a question is open: {refused}");
-    host.shell_within("systemctl stop virt-unlock", secs(60));
+    let stopped = host.shell_within("systemctl --no-ask-password stop virt-unlock", secs(60));
+    assert_eq!(stopped.status, 0, "{stopped}");
     apt(&host, "remove virt-unlock");
     assert_eq!(
         host.run(&left("/etc /usr")),

@@ -12,6 +12,7 @@ mod volumes;
 
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use super::Failure;
 use super::session::Session;
@@ -19,6 +20,7 @@ use crate::cancel::Cancel;
 use crate::engine::Summary;
 use crate::event::{Events, Happened, Kind};
 use crate::host::units::{BusError, Systemd};
+use crate::monitor::Monitor;
 use crate::plan::Seen;
 
 pub(super) use guests::{guests_down, guests_up};
@@ -32,13 +34,27 @@ const GUESTS_UNIT: &str = "virt-unlock-guests.service";
 fn order(
     session: &Session,
     what: impl FnOnce(&Systemd, &Cancel) -> Result<(), BusError> + Send + 'static,
-) -> Result<(), Failure> {
+) -> Result<Ordered, Failure> {
     let (systemd, never) = (Arc::clone(&session.systemd), Cancel::new()?);
-    // A bus that is not there yet, or not any more, is a boot or a shutdown: systemd does it by its own plan then.
-    thread::Builder::new()
-        .name("order".to_owned())
-        .spawn(move || what(&systemd, &never))?;
-    Ok(())
+    let ordered = Ordered(Arc::new(Monitor::new(false)));
+    let given = ordered.clone();
+    thread::Builder::new().name("order".to_owned()).spawn(move || {
+        // A bus that is not there yet, or not any more, is a boot or a shutdown: systemd does it by its own plan then.
+        let _ = what(&systemd, &never);
+        given.0.update(|given| *given = true);
+    })?;
+    Ok(ordered)
+}
+
+/// An order to systemd that is on its way.
+#[derive(Clone)]
+struct Ordered(Arc<Monitor<bool>>);
+
+impl Ordered {
+    /// Waits until systemd has it, or has not taken it.
+    fn wait(&self, limit: Duration, cancel: &Cancel) {
+        let _ = self.0.wait(Some(limit), cancel, |given| given.then_some(()));
+    }
 }
 
 /// This run has brought these up.

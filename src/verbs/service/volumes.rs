@@ -1,13 +1,13 @@
 //! What virt-unlock.service runs: the way of the volumes.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::heartbeat::Heartbeat;
 use super::kept::{keep_configuration, session_of_running};
 use super::named::stop_named;
 use super::ready::Ready;
-use super::{GUESTS_UNIT, VOLUMES_UNIT, note_good, order, say_end};
+use super::{GUESTS_UNIT, Ordered, VOLUMES_UNIT, note_good, order, say_end};
 use crate::cancel::Cancel;
 use crate::engine::down::Down;
 use crate::engine::up::{Opening, Up};
@@ -20,6 +20,10 @@ use crate::report::Report;
 use crate::verbs::session::Session;
 use crate::verbs::up::{is_of_volumes, unlocker};
 use crate::verbs::{App, Failure, Verdict, notes};
+
+/// How long the end of the way down waits for the other unit, which has nothing left to do by then.
+const SISTER: Duration = Duration::from_secs(10);
+const SISTER_LOOKS: Duration = Duration::from_millis(100);
 
 /// `ExecStart=` of virt-unlock.service.
 pub(in crate::verbs) fn volumes_up(app: &App) -> Result<Verdict, Failure> {
@@ -96,7 +100,7 @@ fn close_all(session: &Session, events: &Events, cancel: &Cancel) -> Result<Verd
     let deadline = Instant::now() + session.config.host.stop_deadline;
     // At shutdown it is on its way down already. There is no PartOf=, for that would stop the guests too when this unit only
     // crashed and is started again.
-    order(session, |systemd, cancel| {
+    let ordered = order(session, |systemd, cancel| {
         systemd.stop_unit(GUESTS_UNIT, cancel)?;
         // They would stay active with nothing behind them. They are ordered before this unit, so this stop comes first and leaves them
         // nothing to do.
@@ -108,6 +112,21 @@ fn close_all(session: &Session, events: &Events, cancel: &Cancel) -> Result<Verd
     let plan = plan::down(&facts, &graph, &Names::default())?;
     let hands = Down::new(&session.config, &session.host, deadline, &facts);
     let summary = walk(&plan, &hands, events, cancel);
+    if summary.is_good() {
+        await_guests_unit(session, &ordered, cancel);
+    }
     say_end(events, &summary, "all volumes are closed", "not every volume is closed");
     Ok(summary.is_good().into())
+}
+
+/// Who waited for this stop finds both units down. Where nothing was open, this process could even end before its order was out.
+fn await_guests_unit(session: &Session, ordered: &Ordered, cancel: &Cancel) {
+    let deadline = Instant::now() + SISTER;
+    ordered.wait(SISTER, cancel);
+    // A bus that says nothing is a shutdown, and then it is systemd's affair.
+    while Instant::now() < deadline && session.systemd.is_down(GUESTS_UNIT, cancel) == Ok(false) {
+        if cancel.wait(SISTER_LOOKS) {
+            return;
+        }
+    }
 }
