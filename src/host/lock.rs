@@ -19,6 +19,8 @@ use crate::cancel::Cancel;
 
 /// Where the locks lie.
 pub const FOLDER: &str = "/run/virt-unlock";
+/// When a holder that was to let go, and still holds, is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// How often somebody who waits looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -183,9 +185,17 @@ struct Asked {
 impl Asked {
     /// It still holds the lock.
     fn insist(&mut self, demand: Demand, yields: Duration) {
-        if demand == Demand::YieldOrEnd && !self.insisted && self.since.elapsed() >= yields {
-            send(self.pid, Demand::End);
-            self.insisted = true;
+        match demand {
+            Demand::YieldOrEnd if !self.insisted && self.since.elapsed() >= yields => {
+                send(self.pid, Demand::End);
+                self.insisted = true;
+            }
+            // It may have let go and come back between two looks, and then it was not asked since.
+            Demand::Yield | Demand::YieldToName if self.since.elapsed() >= ASK_AGAIN => {
+                send(self.pid, demand);
+                self.since = Instant::now();
+            }
+            _ => {}
         }
     }
 }
