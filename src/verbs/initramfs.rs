@@ -8,13 +8,11 @@ use std::thread;
 use std::time::Duration;
 
 use super::session::Session;
-use super::up::{is_of_volumes, unlocker};
+use super::up::{is_of_volumes, unlocker, walk_here};
 use super::{App, Failure, Verdict, answer, notes};
 use crate::cancel::Cancel;
 use crate::cli::InitramfsPart;
 use crate::config;
-use crate::engine::up::{Opening, Up};
-use crate::engine::walk;
 use crate::event::{Events, Happened};
 use crate::host::lock::{Demand, FOLDER, Part};
 use crate::host::orders::Orders;
@@ -71,17 +69,8 @@ fn open(app: &App, session: &Session) -> Result<Verdict, Failure> {
     let facts = session.facts(None, &events, &over.cancel)?;
     let graph = session.graph(&facts)?;
     let plan = plan::up(&session.config, &facts, &graph, &Names::default())?;
-    let watch = session.watch()?;
     let unlocker = unlocker(session, &plan, notes::waiting_guests(&session.config, &facts, &graph));
-    let hands = Up::new(
-        &session.config,
-        &session.host,
-        &watch,
-        Opening::Here(Box::new(unlocker)),
-        &plan,
-        &facts,
-    );
-    let summary = walk(&plan, &hands, &events, &over.cancel);
+    let summary = walk_here(session, &plan, &facts, unlocker, &events, &over.cancel)?;
     if !summary.is_good() {
         let why = if over.cancel.is_raised() {
             format!("not every volume was opened within {}", text::duration(limit))

@@ -9,7 +9,7 @@ use super::{App, Failure, NOTHING_CONFIGURED, Verdict, notes, service};
 use crate::cancel::Cancel;
 use crate::config::{Config, Start};
 use crate::engine::up::{Opening, Up};
-use crate::engine::walk;
+use crate::engine::{Summary, walk};
 use crate::event::{Events, Happened};
 use crate::facts::Facts;
 use crate::graph::{Graph, Layer};
@@ -61,17 +61,8 @@ pub(super) fn up(app: &App, names: &[String]) -> Result<Verdict, Failure> {
     }
     notes::write(&session.config, &graph, &facts);
 
-    let watch = session.watch()?;
     let unlocker = unlocker(&session, &plan, notes::waiting_guests(&session.config, &facts, &graph));
-    let hands = Up::new(
-        &session.config,
-        &session.host,
-        &watch,
-        Opening::Here(Box::new(unlocker)),
-        &plan,
-        &facts,
-    );
-    let summary = walk(&plan, &hands, &events, &cancel);
+    let summary = walk_here(&session, &plan, &facts, unlocker, &events, &cancel)?;
 
     let good = summary.is_good() && facts.libvirt_error.is_none() && unknown.is_empty();
     if good && plan.work().next().is_none() {
@@ -127,6 +118,21 @@ pub(super) fn unlocker(session: &Session, plan: &Plan, guests: notes::WaitingGue
         .map(|step| step.layer.name())
         .collect();
     Unlocker::new(&session.config, &session.host, guests, &to_open)
+}
+
+/// Walks a way up whose volumes are opened here, by the unlocker.
+pub(super) fn walk_here(
+    session: &Session,
+    plan: &Plan,
+    facts: &Facts,
+    unlocker: Unlocker,
+    events: &Events,
+    cancel: &Cancel,
+) -> Result<Summary, Failure> {
+    let watch = session.watch()?;
+    let opening = Opening::Here(Box::new(unlocker));
+    let hands = Up::new(&session.config, &session.host, &watch, opening, plan, facts);
+    Ok(walk(plan, &hands, events, cancel))
 }
 
 /// What was brought up in part is not given to the units: their own way up would ask for the rest. But somebody has to know.

@@ -13,7 +13,6 @@ use super::keeper::Keeper;
 use super::kept::{keep_configuration, session_of_running};
 use crate::cancel::Cancel;
 use crate::engine::down::Down;
-use crate::engine::up::{Opening, Up};
 use crate::engine::{Summary, walk};
 use crate::event::{Events, Happened, Outcome};
 use crate::graph::Layer;
@@ -23,7 +22,7 @@ use crate::host::units::{self, BusError, Systemd};
 use crate::plan::{self, Names, Plan};
 use crate::report::{Report, plain};
 use crate::verbs::session::Session;
-use crate::verbs::up::{LIBVIRT_PATIENCE, explain, make_plan, unlocker};
+use crate::verbs::up::{LIBVIRT_PATIENCE, explain, make_plan, unlocker, walk_here};
 use crate::verbs::{App, Failure, Verdict, notes};
 
 /// How long the way down waits for a libvirt that does not answer.
@@ -116,17 +115,8 @@ impl Start<'_> {
         let facts = session.facts(Some(LIBVIRT_PATIENCE), events, cancel)?;
         let (graph, plan) = make_plan(session, &facts, &self.names)?;
         notes::write(&session.config, &graph, &facts);
-        let watch = session.watch()?;
         let unlocker = unlocker(session, &plan, notes::waiting_guests(&session.config, &facts, &graph));
-        let hands = Up::new(
-            &session.config,
-            &session.host,
-            &watch,
-            Opening::Here(Box::new(unlocker)),
-            &plan,
-            &facts,
-        );
-        let summary = walk(&plan, &hands, events, cancel);
+        let summary = walk_here(session, &plan, &facts, unlocker, events, cancel)?;
         let missing = missing(&self.names, &summary);
         if missing.is_some() || cancel.is_raised() {
             self.note_brought(&plan, &summary)?;

@@ -10,7 +10,6 @@ use super::ready::Ready;
 use super::{GUESTS_UNIT, Ordered, VOLUMES_UNIT, note_good, order, say_end};
 use crate::cancel::Cancel;
 use crate::engine::down::Down;
-use crate::engine::up::{Opening, Up};
 use crate::engine::walk;
 use crate::event::{Events, Happened};
 use crate::host::lock::{Demand, FOLDER, Part};
@@ -18,7 +17,7 @@ use crate::host::orders::{Order, Orders};
 use crate::plan::{self, Names, Seen};
 use crate::report::Report;
 use crate::verbs::session::Session;
-use crate::verbs::up::{is_of_volumes, unlocker};
+use crate::verbs::up::{is_of_volumes, unlocker, walk_here};
 use crate::verbs::{App, Failure, Verdict, notes};
 
 /// How long the end of the way down waits for the other unit, which has nothing left to do by then.
@@ -71,18 +70,9 @@ fn ask_and_open(session: &Session, cancel: &Cancel, events: &Events, ready: &Rea
     let graph = session.graph(&facts)?;
     // What somebody has taken down by its name is not asked for again.
     let plan = seen.without_volumes(plan::up(&session.config, &facts, &graph, &Names::default())?);
-    let watch = session.watch()?;
     let unlocker = unlocker(session, &plan, notes::waiting_guests(&session.config, &facts, &graph));
     ready.once_none(unlocker.unanswered(), cancel)?;
-    let hands = Up::new(
-        &session.config,
-        &session.host,
-        &watch,
-        Opening::Here(Box::new(unlocker)),
-        &plan,
-        &facts,
-    );
-    let summary = walk(&plan, &hands, events, cancel);
+    let summary = walk_here(session, &plan, &facts, unlocker, events, cancel)?;
     note_good(seen, &summary);
     Ok(())
 }
