@@ -75,8 +75,14 @@ fn an_interrupted_way_is_completed_by_the_next_one() {
     // libvirt's daemon restarts in the middle of the way down: guests run on, and are asked all the same.
     let daemon = daemon(&host);
     host.run(&format!("systemctl stop --no-block virt-unlock; systemctl restart {daemon}"));
-    host.until("systemctl is-active virt-unlock | grep -q inactive", secs(120));
-    assert_eq!(host.run("dmsetup ls --target crypt").trim(), "");
+    host.until("systemctl is-active virt-unlock | grep -qE 'inactive|failed'", secs(120));
+    let state = host.run("systemctl is-active virt-unlock; dmsetup ls --target crypt");
+    assert_eq!(
+        state.trim(),
+        "inactive",
+        "{}",
+        host.run("journalctl -b -o short-monotonic --no-pager | tail -n 60")
+    );
     assert_eq!(
         host.run("grep -c 'GUEST .* OFF' /var/log/guests/*server.log")
             .trim()

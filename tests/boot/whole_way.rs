@@ -54,7 +54,12 @@ pub fn comes_up_and_goes_down(name: &str, variant: Variant) {
         host.until(&format!("grep -q 'GUEST {guest} UP' /var/log/guests/{guest}.log"), secs(60));
     }
     // Order by `after`.
-    host.run("test /var/log/guests/mailserver.log -ot /var/log/guests/webserver.log");
+    host.until(
+        "test $(journalctl -b -o cat -t virt-unlock | grep -c ': started$') = 2",
+        secs(30),
+    );
+    let started = host.run("journalctl -b -o cat -t virt-unlock | grep ': started$'");
+    assert_eq!(started, "guest mailserver: started\nguest webserver: started\n");
 
     // Trap 1: the guest's own LVM stays asleep on the host, also when udev looks again at everything.
     host.run("udevadm trigger --settle");
