@@ -153,6 +153,8 @@ pub enum InitramfsPart {
     Files,
     /// The encrypted devices of its volumes that are there now, line by line.
     Devices,
+    /// The ciphers of those devices, line by line, by the names that the kernel has for them.
+    Ciphers,
     /// How long `open` may take, in seconds.
     Limit,
 }

@@ -127,7 +127,7 @@ fn only_slot(kdf: &str, memory_kib: u64, cost: u64, threads: u32) -> Vec<Keyslot
 fn the_header_tells_version_uuid_and_the_cost_of_each_keyslot() {
     let probed = |bench: &Bench| {
         let header = bench.probe().unwrap();
-        assert_eq!(header.uuid, UUID);
+        assert_eq!((header.uuid.as_str(), header.cipher.as_str()), (UUID, "aes"));
         (header.version, header.keyslots)
     };
     assert_eq!(probed(&Bench::luks1()), (1, only_slot("pbkdf2", 0, 1000, 1)));

@@ -55,10 +55,10 @@ virt_unlock_drivers() {
 
 # called by dracut
 installkernel() {
-    local device modules
-    # The ciphers of LUKS by their names in the kernel; what is built in or not there is passed over.
-    hostonly='' instmods dm_crypt drbg algif_skcipher xts cbc essiv crypto-aes crypto-serpent crypto-twofish crypto-camellia \
-        crypto-sha256 crypto-sha512
+    local device modules ciphers
+    # What these headers are encrypted with, by its name in the kernel; what is built in or not there is passed over.
+    mapfile -t ciphers < <(virt_unlock_says ciphers)
+    hostonly='' instmods dm_crypt drbg algif_skcipher xts cbc essiv crypto-aes "${ciphers[@]/#/crypto-}" crypto-sha256 crypto-sha512
     while read -r device; do
         mapfile -t modules < <(virt_unlock_drivers "$(basename "$(readlink -f "$device")")" | sort -u)
         hostonly='' instmods "${modules[@]}"

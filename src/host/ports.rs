@@ -129,6 +129,8 @@ pub struct Header {
     pub version: u8,
     /// The LUKS UUID.
     pub uuid: String,
+    /// The cipher of its data, without its mode: `aes`, `serpent`, …
+    pub cipher: String,
     /// The keyslots that are in use.
     pub keyslots: Vec<Keyslot>,
 }

@@ -2,7 +2,8 @@
 //! What is not answered there is asked for again by virt-unlock.service, so nothing here may hold up the boot for longer than
 //! `hold-login`.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use super::up::{is_of_volumes, unlocker, walk_here};
 use super::{App, Failure, Verdict, answer, notes};
 use crate::cancel::Cancel;
 use crate::cli::InitramfsPart;
-use crate::config;
+use crate::config::{self, Volume};
 use crate::event::{Events, Happened};
 use crate::host::lock::{Demand, FOLDER, Part};
 use crate::host::orders::Orders;
@@ -31,15 +32,25 @@ pub(super) fn initramfs(app: &App, part: InitramfsPart) -> Result<Verdict, Failu
         InitramfsPart::Open => return open(app, &session),
         InitramfsPart::Config => config::for_initramfs(&session.config).unwrap_or_default(),
         InitramfsPart::Files => lines(config::files_for_initramfs(&session.config).iter().map(|file| file.display())),
-        InitramfsPart::Devices => {
-            let asked_there = session.config.volumes.iter().filter(|volume| volume.initramfs);
-            let found = asked_there.filter_map(|volume| session.host.devices.find(&volume.device));
-            lines(found.map(|device| device.path.display().to_string()))
-        }
+        InitramfsPart::Devices => lines(devices(&session).map(|(_, device)| device.display().to_string())),
+        InitramfsPart::Ciphers => lines(ciphers(&session)?.into_iter()),
         InitramfsPart::Limit => lines([longest(session.config.host.hold_login).as_secs()].into_iter()),
     };
     answer(&text)?;
     Ok(Verdict::AsAsked)
+}
+
+/// The volumes of the initramfs whose devices are there now.
+fn devices(session: &Session) -> impl Iterator<Item = (&Volume, PathBuf)> {
+    let asked_there = session.config.volumes.iter().filter(|volume| volume.initramfs);
+    asked_there.filter_map(|volume| Some((volume, session.host.devices.find(&volume.device)?.path)))
+}
+
+/// A header that cannot be read now tells nothing, here as later.
+fn ciphers(session: &Session) -> Result<BTreeSet<String>, Failure> {
+    let cancel = Cancel::new()?;
+    let headers = devices(session).filter_map(|(volume, device)| session.host.volumes.probe(volume, &device, &cancel).ok());
+    Ok(headers.map(|header| header.cipher).collect())
 }
 
 fn lines(all: impl Iterator<Item = impl std::fmt::Display>) -> String {

@@ -82,6 +82,7 @@ impl FakeHost {
                 header: Ok(Header {
                     version: 2,
                     uuid: format!("uuid-of-{name}"),
+                    cipher: "aes".to_owned(),
                     keyslots: vec![Keyslot {
                         number: 0,
                         kdf: "argon2id".to_owned(),

@@ -108,7 +108,8 @@ fn begins_as_luks(path: &Path) -> bool {
 fn header_of(device: &mut CryptDevice) -> Result<Header, LibcryptErr> {
     let format = device.format_handle().get_type()?;
     let version = if format == EncryptionFormat::Luks1 { 1 } else { 2 };
-    let uuid = device.status_handle().get_uuid()?.to_string();
+    let mut status = device.status_handle();
+    let (uuid, cipher) = (status.get_uuid()?.to_string(), status.get_cipher()?);
     let mut keyslots = Vec::new();
     for number in 0..CryptKeyslotHandle::max_keyslots(format)? {
         let mut handle = device.keyslot_handle();
@@ -129,7 +130,12 @@ fn header_of(device: &mut CryptDevice) -> Result<Header, LibcryptErr> {
             });
         }
     }
-    Ok(Header { version, uuid, keyslots })
+    Ok(Header {
+        version,
+        uuid,
+        cipher,
+        keyslots,
+    })
 }
 
 /// Why the header did not load.
