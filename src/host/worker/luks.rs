@@ -16,6 +16,9 @@ use crate::host::{CloseError, Header, Keyslot, OpenError};
 use crate::secret::Secret;
 use crate::text;
 
+/// How often closing is tried when libcryptsetup cannot say why it failed.
+const CLOSE_ATTEMPTS: usize = 3;
+
 /// Reads the header.
 pub(super) fn probe(place: &Place) -> Result<Header, OpenError> {
     let mut device = load(place)?;
@@ -48,25 +51,43 @@ pub(super) fn open(
 
 /// Closes a volume.
 pub(super) fn close(name: &str) -> Result<(), CloseError> {
-    // Neither FORCE nor DEFERRED: what is in use stays open.
-    let closed = CryptInit::init_by_name_and_header(name, None).and_then(|mut device| {
-        let mut handle = device.activate_handle();
-        handle.deactivate(name, CryptDeactivate::empty())
-    });
-    // Whatever it said, the kernel has the last word: gone is gone, and what is there is not closed.
-    let now = status(None, name);
-    match (closed, now) {
-        (_, Ok(CryptStatusInfo::Inactive)) => Ok(()),
-        (Ok(()), Ok(_)) => Err(CloseError::Busy),
-        (Err(error), _) if errno_of(&error) == Errno::EBUSY => Err(CloseError::Busy),
-        (Err(error), _) => Err(CloseError::Other(format!(
-            "/dev/mapper/{name} was not closed: {}",
-            words(&error)
-        ))),
-        (Ok(()), Err(error)) => Err(CloseError::Other(format!(
-            "device-mapper does not say whether /dev/mapper/{name} is closed: {}",
-            words(&error)
-        ))),
+    let said = |error: &LibcryptErr| (errno_of(error), words(error));
+    judged(
+        name,
+        || {
+            // Neither FORCE nor DEFERRED: what is in use stays open.
+            let closed = CryptInit::init_by_name_and_header(name, None).and_then(|mut device| {
+                let mut handle = device.activate_handle();
+                handle.deactivate(name, CryptDeactivate::empty())
+            });
+            closed.map_err(|error| said(&error))
+        },
+        || status(None, name).map_err(|error| said(&error).1),
+    )
+}
+
+/// Whatever an attempt said, the kernel has the last word: gone is gone, and what is there is not closed.
+fn judged(
+    name: &str,
+    mut attempt: impl FnMut() -> Result<(), (Errno, String)>,
+    mut status: impl FnMut() -> Result<CryptStatusInfo, String>,
+) -> Result<(), CloseError> {
+    let mut attempts_left = CLOSE_ATTEMPTS;
+    loop {
+        attempts_left -= 1;
+        match (attempt(), status()) {
+            (_, Ok(CryptStatusInfo::Inactive)) => return Ok(()),
+            (Ok(()), Ok(_)) | (Err((Errno::EBUSY, _)), _) | (Err(_), Ok(CryptStatusInfo::Busy)) => return Err(CloseError::Busy),
+            // Its last user left between the kernel's refusal and libcryptsetup's question why (`crypt_deactivate_by_name`, lib/setup.c):
+            // that is EINVAL, and nothing is wrong.
+            (Err((Errno::EINVAL, _)), Ok(CryptStatusInfo::Active)) if attempts_left > 0 => {}
+            (Err((_, words)), _) => return Err(CloseError::Other(format!("/dev/mapper/{name} was not closed: {words}"))),
+            (Ok(()), Err(words)) => {
+                return Err(CloseError::Other(format!(
+                    "device-mapper does not say whether /dev/mapper/{name} is closed: {words}"
+                )));
+            }
+        }
     }
 }
 
@@ -194,4 +215,33 @@ fn words(error: &LibcryptErr) -> String {
         LibcryptErr::IOError(error) => system_words(error),
         other => other.to_string(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use CryptStatusInfo::{Active, Busy, Inactive};
+
+    /// What becomes of a close whose attempts say `said`, each followed by this look at the mapping.
+    fn close_with(said: &[(Errno, CryptStatusInfo)]) -> Result<(), CloseError> {
+        let (mut attempts, mut looks) = (said.iter(), said.iter());
+        judged(
+            "mail",
+            || Err((attempts.next().unwrap().0, "Invalid device mail.".to_owned())),
+            || Ok(looks.next().unwrap().1),
+        )
+    }
+
+    #[test]
+    fn a_user_that_leaves_in_the_middle_of_closing_is_no_failure() {
+        assert_eq!(close_with(&[(Errno::EINVAL, Active), (Errno::EINVAL, Inactive)]), Ok(()));
+        assert_eq!(close_with(&[(Errno::EINVAL, Busy)]), Err(CloseError::Busy));
+        assert_eq!(
+            close_with(&[(Errno::EINVAL, Active), (Errno::EBUSY, Active)]),
+            Err(CloseError::Busy)
+        );
+        let failed = CloseError::Other("/dev/mapper/mail was not closed: Invalid device mail.".to_owned());
+        assert_eq!(close_with(&[(Errno::EINVAL, Active); CLOSE_ATTEMPTS]), Err(failed.clone()));
+        assert_eq!(close_with(&[(Errno::ENOMEM, Active)]), Err(failed));
+    }
 }
