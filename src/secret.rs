@@ -57,6 +57,13 @@ impl Secret {
         secret
     }
 
+    /// `size` bytes that `fill` writes in place, so that there is no copy of them elsewhere; and what `fill` gave.
+    pub fn filled<R>(size: usize, fill: impl FnOnce(&mut [u8]) -> R) -> (Self, R) {
+        let mut secret = Self::with_room(size);
+        let given = fill(secret.bytes());
+        (secret, given)
+    }
+
     /// The key bytes.
     pub fn expose(&self) -> &[u8] {
         &self.room[self.start..self.start + self.length]

@@ -55,6 +55,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("linux_keyutils", &["host"]),
     ("zbus", &["host"]),
     ("roxmltree", &["host"]),
+    ("hkdf", &["unlock"]),
+    ("sha2", &["unlock"]),
     ("toml", &["config"]),
     ("annotate_snippets", &["config"]),
     ("sd_notify", &["report", "verbs"]),

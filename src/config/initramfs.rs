@@ -28,7 +28,7 @@ pub fn files_for_initramfs(config: &Config) -> Vec<PathBuf> {
     let of = |volume: &Volume| {
         let keys = volume.unlock.iter().filter_map(|way| match way {
             Unlock::KeyFile { path, .. } => Some(path.clone()),
-            Unlock::Passphrase => None,
+            Unlock::Passphrase | Unlock::Master { .. } => None,
         });
         volume.header.clone().into_iter().chain(keys).collect::<Vec<_>>()
     };

@@ -45,6 +45,7 @@ impl Tables {
             host: self.host.map_or_else(HostConfig::default, |(host, _)| host),
             volumes: self.volumes.into_iter().map(|read| read.volume).collect(),
             domains: self.domains.into_iter().map(|read| read.domain).collect(),
+            masters: Vec::new(),
         }
     }
 }

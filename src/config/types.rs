@@ -13,12 +13,19 @@ pub struct Config {
     pub volumes: Vec<Volume>,
     /// `[domain.NAME]`, in the order in which they stand in the files.
     pub domains: Vec<DomainConfig>,
+    /// `[master.NAME]`, in the order in which they stand in the files.
+    pub masters: Vec<Master>,
 }
 
 impl Config {
     /// The volume of this name.
     pub fn volume(&self, name: &str) -> Option<&Volume> {
         self.volumes.iter().find(|volume| volume.name == name)
+    }
+
+    /// The master of this name.
+    pub fn master(&self, name: &str) -> Option<&Master> {
+        self.masters.iter().find(|master| master.name == name)
     }
 
     /// The same for those to whom it is all one who opens a volume, and when: none is `noauto`.
@@ -128,6 +135,19 @@ impl Volume {
     }
 }
 
+/// `[master.NAME]`: a LUKS2 header without data, whose volume key opens volumes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Master {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The header's file.
+    pub header: PathBuf,
+    /// Ways to its key, tried in order; never empty, and none is another master.
+    pub unlock: Vec<Unlock>,
+    /// Wrong answers before it is given up. Zero: for ever.
+    pub tries: u32,
+}
+
 /// How the configuration names an encrypted device.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum DeviceSpec {
@@ -168,6 +188,11 @@ pub enum Unlock {
         offset: u64,
         /// How long the key is, in bytes; `None`: to the end of the file.
         size: Option<usize>,
+    },
+    /// A key that is derived from the master's.
+    Master {
+        /// The master's name.
+        name: String,
     },
 }
 

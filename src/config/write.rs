@@ -106,6 +106,7 @@ fn way(way: &Unlock) -> Option<String> {
             }
             Some(words + " }")
         }
+        Unlock::Master { name } => Some(format!("{{ master = {} }}", string(name))),
     }
 }
 

@@ -74,6 +74,12 @@ impl Child {
         self.process.id()
     }
 
+    /// Its standard output, which [`Child::wait`] then leaves alone: for what is a secret. Nothing may come there that is more than a
+    /// pipe holds (64 KiB, pipe(7)): nobody reads it before the child has ended.
+    pub fn take_stdout(&mut self) -> Option<ChildStdout> {
+        self.process.stdout.take()
+    }
+
     /// Feeds it `input`, one piece after the other, and its end of file; then waits for its end. A child that does not read all of
     /// its input is no error.
     ///

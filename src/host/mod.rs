@@ -21,7 +21,7 @@ pub mod worker;
 use std::sync::Arc;
 
 pub use ports::{
-    CloseError, Devices, Header, Hypervisor, HypervisorError, Key, Keyslot, MountError, Mounts, OpenError, Question,
+    CloseError, Devices, Header, Hypervisor, HypervisorError, Key, Keyslot, MasterToken, MountError, Mounts, OpenError, Question,
     QuestionError, Questions, ShutdownMode, User, Volumes,
 };
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cancel::Cancel;
-use crate::config::{DeviceSpec, Mount, Volume};
+use crate::config::{DeviceSpec, Master, Mount, Volume};
 use crate::facts::{Device, DomainFacts, DomainState, LibvirtFacts, Mapping, MountState, VolumeFacts};
 use crate::secret::Secret;
 
@@ -102,6 +102,12 @@ pub trait Volumes: Send + Sync {
     /// It is open when this returns `Ok`, and its node exists.
     fn open(&self, volume: &Volume, device: &Path, key: &Key, cancel: &Cancel) -> Result<(), OpenError>;
 
+    /// Reads the header of a master; what is not LUKS2 is none.
+    fn probe_master(&self, master: &Master, cancel: &Cancel) -> Result<Header, OpenError>;
+
+    /// The volume key of the master's header. Costs one derivation for each keyslot that is tried.
+    fn open_master(&self, master: &Master, key: &Key, cancel: &Cancel) -> Result<Secret, OpenError>;
+
     /// Closes it. `Ok` too if it was closed already. Never forces, never defers.
     fn close(&self, name: &str, cancel: &Cancel) -> Result<(), CloseError>;
 }
@@ -120,6 +126,13 @@ pub enum Key {
         /// Its length in bytes; `None`: to the end.
         size: Option<usize>,
     },
+    /// A key that was derived from a master's.
+    Derived {
+        /// The key.
+        key: Secret,
+        /// The keyslot that it opens: this one alone is tried.
+        keyslot: u32,
+    },
 }
 
 /// What a LUKS header says.
@@ -133,6 +146,10 @@ pub struct Header {
     pub cipher: String,
     /// The keyslots that are in use.
     pub keyslots: Vec<Keyslot>,
+    /// The masters that it is enrolled with.
+    pub tokens: Vec<MasterToken>,
+    /// Tokens of our type that cannot be used, in words: damaged ones, and those of a newer version of this program.
+    pub strange_tokens: Vec<String>,
 }
 
 /// A keyslot in use.
@@ -150,10 +167,23 @@ pub struct Keyslot {
     pub threads: u32,
 }
 
+/// A LUKS2 token of the type `virt-unlock-master`: by which keyslot a master opens the volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct MasterToken {
+    /// Its number.
+    pub number: u32,
+    /// The version of its format.
+    pub version: u32,
+    /// The LUKS UUID of the master's header, in lower case.
+    pub master: String,
+    /// The keyslot with the derived key; `None`: it was removed, and libcryptsetup took it off the token.
+    pub keyslot: Option<u32>,
+}
+
 /// Why a volume did not open. Only [`OpenError::WrongKey`] is a try.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
 pub enum OpenError {
-    /// `EPERM`
+    /// `EPERM`; for a derived key also that its keyslot is not in use.
     #[error("no keyslot opens with this key")]
     WrongKey,
     /// `ENOMEM`, or the worker was killed for its memory.

@@ -14,7 +14,7 @@ use super::child::{Child, Interrupted, Output};
 use super::worker::{self, Job, KeyFile, Place, Request};
 use super::{CloseError, Header, Key, OpenError, Volumes};
 use crate::cancel::Cancel;
-use crate::config::{OpenFlags, Volume};
+use crate::config::{Master, OpenFlags, Volume};
 use crate::secret::Secret;
 use crate::text;
 
@@ -52,18 +52,17 @@ impl Cryptsetup {
     }
 
     fn activate(&self, volume: &Volume, device: &Path, name: Option<&str>, key: &Key, cancel: &Cancel) -> Result<(), OpenError> {
-        let (key_file, passphrase) = match key {
-            Key::Passphrase(passphrase) => (None, Some(passphrase)),
-            Key::File { path, offset, size } => {
-                let (path, offset, size) = (path.clone(), *offset, *size);
-                (Some(KeyFile { path, offset, size }), None)
-            }
-        };
+        let Parts {
+            key_file,
+            passphrase,
+            keyslot,
+        } = parts(key);
         let job = Job::Open {
             place: place(volume, device),
             name: name.map(str::to_owned),
             flags: activation(volume.flags).bits(),
             key_file,
+            keyslot,
         };
         self.run(job, passphrase, OPEN_LIMIT, cancel)?
     }
@@ -77,6 +76,28 @@ impl Cryptsetup {
         cancel: &Cancel,
     ) -> Result<T, NoResult> {
         let what = What::of(&job);
+        let (output, _) = self.work(&what, job, passphrase, false, limit, cancel)?;
+        serde_json::from_slice(&output.stdout).map_err(|_| ended_early(&what, &output))
+    }
+
+    /// The key that comes of one job.
+    fn run_for_key(&self, job: Job, passphrase: Option<&Secret>, limit: Duration, cancel: &Cancel) -> Result<Secret, OpenError> {
+        let what = What::of(&job);
+        let (output, said) = self.work(&what, job, passphrase, true, limit, cancel)?;
+        said.and_then(|said| worker::decode_key(&said).ok())
+            .ok_or_else(|| OpenError::from(ended_early(&what, &output)))?
+    }
+
+    /// Starts a worker and waits for its end. `secretly`: what it gives goes into locked memory, and nowhere else.
+    fn work(
+        &self,
+        what: &What,
+        job: Job,
+        passphrase: Option<&Secret>,
+        secretly: bool,
+        limit: Duration,
+        cancel: &Cancel,
+    ) -> Result<(Output, Option<Secret>), NoResult> {
         let request = Request {
             parent: std::process::id(),
             job,
@@ -88,8 +109,9 @@ impl Cryptsetup {
         let mut command = Command::new(&self.program);
         command.arg0("virt-unlock").arg(worker::ARGUMENT);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = Child::spawn(&mut command)
+        let mut child = Child::spawn(&mut command)
             .map_err(|error| NoResult::Other(format!("cannot start {} for {what}: {error}", self.program.display())))?;
+        let given = if secretly { child.take_stdout() } else { None };
         let passphrase = passphrase.map(Secret::expose).unwrap_or_default();
         let output = match child.wait(&[&request, passphrase], Some(limit), cancel) {
             Ok(output) => output,
@@ -97,7 +119,8 @@ impl Cryptsetup {
             Err(Interrupted::TimedOut) => return Err(NoResult::Other(what.hung(limit))),
             Err(Interrupted::Failed(error)) => return Err(NoResult::Other(format!("{what}: {error}"))),
         };
-        serde_json::from_slice(&output.stdout).map_err(|_| ended_early(&what, &output))
+        let given = given.and_then(|mut given| Secret::read_from(&mut given, worker::MAX_ANSWER).ok());
+        Ok((output, given))
     }
 }
 
@@ -119,8 +142,49 @@ impl Volumes for Cryptsetup {
         Ok(())
     }
 
+    fn probe_master(&self, master: &Master, cancel: &Cancel) -> Result<Header, OpenError> {
+        let header = master.header.clone();
+        self.run(Job::ProbeMaster { header }, None, PROBE_LIMIT, cancel)?
+    }
+
+    fn open_master(&self, master: &Master, key: &Key, cancel: &Cancel) -> Result<Secret, OpenError> {
+        let Parts {
+            key_file,
+            passphrase,
+            keyslot: _,
+        } = parts(key);
+        let job = Job::OpenMaster {
+            header: master.header.clone(),
+            key_file,
+        };
+        self.run_for_key(job, passphrase, OPEN_LIMIT, cancel)
+    }
+
     fn close(&self, name: &str, cancel: &Cancel) -> Result<(), CloseError> {
         self.run(Job::Close { name: name.to_owned() }, None, CLOSE_LIMIT, cancel)?
+    }
+}
+
+/// A key as the worker gets it.
+struct Parts<'a> {
+    key_file: Option<KeyFile>,
+    passphrase: Option<&'a Secret>,
+    keyslot: Option<u32>,
+}
+
+fn parts(key: &Key) -> Parts<'_> {
+    let (key_file, passphrase, keyslot) = match key {
+        Key::Passphrase(passphrase) => (None, Some(passphrase), None),
+        Key::File { path, offset, size } => {
+            let (path, offset, size) = (path.clone(), *offset, *size);
+            (Some(KeyFile { path, offset, size }), None, None)
+        }
+        Key::Derived { key, keyslot } => (None, Some(key), Some(*keyslot)),
+    };
+    Parts {
+        key_file,
+        passphrase,
+        keyslot,
     }
 }
 
@@ -151,6 +215,7 @@ fn activation(flags: OpenFlags) -> CryptActivate {
 enum What {
     Probe(PathBuf),
     Open(PathBuf),
+    OpenMaster(PathBuf),
     Close(String),
 }
 
@@ -159,6 +224,8 @@ impl What {
         match job {
             Job::Probe(place) => Self::Probe(place.header.as_ref().unwrap_or(&place.device).clone()),
             Job::Open { place, .. } => Self::Open(place.device.clone()),
+            Job::ProbeMaster { header } => Self::Probe(header.clone()),
+            Job::OpenMaster { header, .. } => Self::OpenMaster(header.clone()),
             Job::Close { name } => Self::Close(name.clone()),
         }
     }
@@ -167,7 +234,9 @@ impl What {
     fn hung(&self, limit: Duration) -> String {
         let limit = text::duration(limit);
         match self {
-            Self::Probe(_) => format!("{self} took longer than {limit}: its disk does not answer; `dmesg` may tell why"),
+            Self::Probe(_) | Self::OpenMaster(_) => {
+                format!("{self} took longer than {limit}: its disk does not answer; `dmesg` may tell why")
+            }
             Self::Open(_) | Self::Close(_) => format!(
                 "{self} took longer than {limit}: udev or the disk does not answer; `systemctl status systemd-udevd`, \
                  `dmsetup udevcookies` and `dmesg` may tell why"
@@ -181,6 +250,7 @@ impl fmt::Display for What {
         match self {
             Self::Probe(path) => write!(f, "reading the LUKS header on {}", path.display()),
             Self::Open(path) => write!(f, "opening {}", path.display()),
+            Self::OpenMaster(path) => write!(f, "opening the master {}", path.display()),
             Self::Close(name) => write!(f, "closing /dev/mapper/{name}"),
         }
     }

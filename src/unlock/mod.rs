@@ -3,6 +3,7 @@
 //! is promised to derivations.
 
 mod ask;
+pub mod derived;
 mod gate;
 mod group;
 mod turn;

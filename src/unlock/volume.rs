@@ -78,6 +78,7 @@ impl Unlocker {
                     Asked::Through(ending) => return ending,
                     Asked::GivenUp(words) => tried.push(words),
                 },
+                Unlock::Master { name } => tried.push(format!("master {name} was not opened")),
                 Unlock::KeyFile { path, offset, size } => {
                     let key = Key::File {
                         path: path.clone(),

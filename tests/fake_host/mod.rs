@@ -90,6 +90,7 @@ impl FakeHost {
                         cost: 4,
                         threads: 2,
                     }],
+                    ..Header::default()
                 }),
             };
             world.volumes.insert(name.to_owned(), volume);

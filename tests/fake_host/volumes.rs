@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use virt_unlock::cancel::Cancel;
-use virt_unlock::config::{Mount, Volume};
+use virt_unlock::config::{Master, Mount, Volume};
 use virt_unlock::facts::MountState;
 use virt_unlock::host::{CloseError, Header, Key, MountError, Mounts, OpenError, User, Volumes};
+use virt_unlock::secret::Secret;
 
 use super::FakeHost;
 use super::devices::volume_at;
@@ -24,6 +25,7 @@ impl World {
                 Some(bytes) => bytes.clone(),
                 None => return Err(OpenError::KeyFile("No such file or directory".to_owned())),
             },
+            Key::Derived { key, .. } => key.expose().to_vec(),
         };
         let fits = self.volumes[&name].keys.contains(&bytes);
         if !fits {
@@ -89,9 +91,25 @@ impl Volumes for FakeHost {
         result
     }
 
+    fn probe_master(&self, master: &Master, cancel: &Cancel) -> Result<Header, OpenError> {
+        self.call(&format!("probe master {}", master.name), cancel, |_| {
+            Some(Err(no_file(master)))
+        })
+    }
+
+    fn open_master(&self, master: &Master, _: &Key, cancel: &Cancel) -> Result<Secret, OpenError> {
+        self.call(&format!("open master {}", master.name), cancel, |_| {
+            Some(Err(no_file(master)))
+        })
+    }
+
     fn close(&self, name: &str, cancel: &Cancel) -> Result<(), CloseError> {
         self.call(&format!("close {name}"), cancel, |world| Some(world.close(name)))
     }
+}
+
+fn no_file(master: &Master) -> OpenError {
+    OpenError::Header(format!("{}: No such file or directory", master.header.display()))
 }
 
 impl Mounts for FakeHost {

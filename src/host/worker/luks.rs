@@ -1,4 +1,4 @@
-//! The three jobs, by libcryptsetup.
+//! Volumes: their headers, opening and closing, by libcryptsetup.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -11,13 +11,16 @@ use libcryptsetup_rs::{CryptDevice, CryptInit, CryptKeyslotHandle, Either, Libcr
 use nix::errno::Errno;
 
 use super::key_file::{self, system_words};
-use super::{KeyFile, Place, log};
+use super::{KeyFile, Place, log, token};
 use crate::host::{CloseError, Header, Keyslot, OpenError};
 use crate::secret::Secret;
 use crate::text;
 
 /// How often closing is tried when libcryptsetup cannot say why it failed.
 const CLOSE_ATTEMPTS: usize = 3;
+
+/// No header is smaller: one copy of a LUKS2 header's binary part, in bytes.
+const SMALLEST: u64 = 4096;
 
 /// Reads the header.
 pub(super) fn probe(place: &Place) -> Result<Header, OpenError> {
@@ -31,22 +34,33 @@ pub(super) fn open(
     name: Option<&str>,
     flags: u32,
     key_file: Option<&KeyFile>,
+    keyslot: Option<u32>,
     passphrase: Option<Secret>,
 ) -> Result<(), OpenError> {
     let flags = CryptActivate::from_bits(flags)
         .ok_or_else(|| OpenError::Other("libcryptsetup does not know one of the flags".to_owned()))?;
     // First of all: a key file that is not there needs no derivation to be found out.
-    let key = match (key_file, passphrase) {
-        (Some(key_file), _) => key_file::read(key_file).map_err(OpenError::KeyFile)?,
-        (None, Some(passphrase)) => passphrase,
-        (None, None) => return Err(OpenError::Other("no key was given".to_owned())),
-    };
+    let key = given(key_file, passphrase)?;
     let mut device = load(place)?;
     let opened = device
         .activate_handle()
-        .activate_by_passphrase(name, None, key.expose(), flags);
+        .activate_by_passphrase(name, keyslot, key.expose(), flags);
     drop(key);
-    opened.map(drop).map_err(|error| refused(place, name, &mut device, &error))
+    let Err(error) = opened else { return Ok(()) };
+    // The keyslot that was named is not in use: a key for nothing.
+    if keyslot.is_some() && errno_of(&error) == Errno::ENOENT && readable(&place.device).is_ok() {
+        return Err(OpenError::WrongKey);
+    }
+    Err(refused(place, name, &mut device, &error))
+}
+
+/// The key of a request.
+pub(super) fn given(key_file: Option<&KeyFile>, passphrase: Option<Secret>) -> Result<Secret, OpenError> {
+    match (key_file, passphrase) {
+        (Some(key_file), _) => key_file::read(key_file).map_err(OpenError::KeyFile),
+        (None, Some(passphrase)) => Ok(passphrase),
+        (None, None) => Err(OpenError::Other("no key was given".to_owned())),
+    }
 }
 
 /// Closes a volume.
@@ -93,7 +107,7 @@ fn judged(
 
 /// The loaded header. Where one of the two copies of a LUKS2 header is damaged or old, libcryptsetup writes the good one over it, as
 /// any `cryptsetup` command does; there is no switch against that (`LUKS2_hdr_read`, `lib/luks2/luks2_json_metadata.c`).
-fn load(place: &Place) -> Result<CryptDevice, OpenError> {
+pub(super) fn load(place: &Place) -> Result<CryptDevice, OpenError> {
     // libcryptsetup says EINVAL for a device that is not there, as it does for one without a header.
     readable(&place.device).map_err(|error| {
         let words = format!("{}: {}", place.device.display(), system_words(&error));
@@ -126,7 +140,12 @@ fn begins_as_luks(path: &Path) -> bool {
     read.is_ok() && magic == *b"LUKS\xba\xbe"
 }
 
-fn header_of(device: &mut CryptDevice) -> Result<Header, LibcryptErr> {
+fn is_short_file(path: &Path) -> bool {
+    path.metadata()
+        .is_ok_and(|metadata| metadata.is_file() && metadata.len() < SMALLEST)
+}
+
+pub(super) fn header_of(device: &mut CryptDevice) -> Result<Header, LibcryptErr> {
     let format = device.format_handle().get_type()?;
     let version = if format == EncryptionFormat::Luks1 { 1 } else { 2 };
     let mut status = device.status_handle();
@@ -151,20 +170,33 @@ fn header_of(device: &mut CryptDevice) -> Result<Header, LibcryptErr> {
             });
         }
     }
+    let (mut tokens, mut strange_tokens) = (Vec::new(), Vec::new());
+    if version == 2 {
+        for token in token::all(device) {
+            match token {
+                Ok(token) => tokens.push(token),
+                Err(words) => strange_tokens.push(words),
+            }
+        }
+    }
     Ok(Header {
         version,
         uuid,
         cipher,
         keyslots,
+        tokens,
+        strange_tokens,
     })
 }
 
 /// Why the header did not load.
-fn unreadable(place: &Place, error: &LibcryptErr) -> OpenError {
-    let at = place.header.as_ref().unwrap_or(&place.device).display();
+pub(super) fn unreadable(place: &Place, error: &LibcryptErr) -> OpenError {
+    let path = place.header.as_ref().unwrap_or(&place.device);
+    let at = path.display();
     match errno_of(error) {
+        Errno::EIO if is_short_file(path) => OpenError::Header(format!("{at} is too short to have one")),
         Errno::EINVAL => OpenError::Header(log::words().unwrap_or_else(|| {
-            if begins_as_luks(place.header.as_ref().unwrap_or(&place.device)) {
+            if begins_as_luks(path) {
                 format!("{at} begins with one, but it is damaged")
             } else {
                 format!("{at} does not begin with one (is it the right device?)")
@@ -178,7 +210,7 @@ fn unreadable(place: &Place, error: &LibcryptErr) -> OpenError {
 }
 
 /// Why the key opened nothing.
-fn refused(place: &Place, name: Option<&str>, device: &mut CryptDevice, error: &LibcryptErr) -> OpenError {
+pub(super) fn refused(place: &Place, name: Option<&str>, device: &mut CryptDevice, error: &LibcryptErr) -> OpenError {
     let at = place.device.display();
     match errno_of(error) {
         Errno::EPERM => OpenError::WrongKey,

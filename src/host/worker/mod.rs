@@ -4,11 +4,13 @@
 //!
 //! On standard input comes the length of the [`Request`] (four bytes, little endian), the request as JSON, and then the passphrase,
 //! as its bare bytes to the end: never in an argument, the environment, a file, or memory that is not locked. On standard output goes
-//! the result as JSON.
+//! the result as JSON. Where that is a key, its JSON has its length before it, as the request has, and the bare bytes after it.
 
 mod key_file;
 mod log;
 mod luks;
+mod master;
+mod token;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -21,12 +23,15 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::getppid;
 use serde::{Deserialize, Serialize};
 
+use super::OpenError;
 use crate::secret::{MAX_KEY, Secret, protect_process};
 
 /// The hidden first argument by which the program knows that it is a worker.
 pub const ARGUMENT: &str = "worker";
 /// The longest request in bytes: a few paths.
 const MAX_REQUEST: u32 = 64 << 10;
+/// The longest answer with a key in it in bytes: a few words. It has to fit into a pipe.
+pub(super) const MAX_ANSWER: usize = 16 << 10;
 /// Where the out-of-memory killer looks first (`oom_score_adj` of proc(5), up to 1000): a derivation can be done again, a guest
 /// cannot.
 const OOM_SCORE: &str = "800";
@@ -55,6 +60,20 @@ pub(super) enum Job {
         name: Option<String>,
         /// libcryptsetup's `CRYPT_ACTIVATE_` flags.
         flags: u32,
+        /// The key; `None`: the passphrase that follows.
+        key_file: Option<KeyFile>,
+        /// The keyslot that is tried; `None`: all.
+        keyslot: Option<u32>,
+    },
+    /// `Result<Header, OpenError>`
+    ProbeMaster {
+        /// The header's file.
+        header: PathBuf,
+    },
+    /// `Result<(), OpenError>`; then comes the volume key.
+    OpenMaster {
+        /// The header's file.
+        header: PathBuf,
         /// The key; `None`: the passphrase that follows.
         key_file: Option<KeyFile>,
     },
@@ -117,6 +136,34 @@ impl Request {
     }
 }
 
+/// What a worker gave whose result is a key.
+pub(super) fn decode_key(answer: &Secret) -> io::Result<Result<Secret, OpenError>> {
+    let mut rest = answer.expose();
+    let mut length = [0; 4];
+    rest.read_exact(&mut length)?;
+    let (json, key) = usize::try_from(u32::from_le_bytes(length))
+        .ok()
+        .and_then(|length| rest.split_at_checked(length))
+        .ok_or(io::ErrorKind::UnexpectedEof)?;
+    let result: Result<(), OpenError> = serde_json::from_slice(json)?;
+    Ok(result.map(|()| Secret::copy_of(key)))
+}
+
+/// As [`decode_key`] reads it. Not by `io::stdout()`: its buffer is not locked.
+fn give_key(result: &Result<Secret, OpenError>) -> io::Result<()> {
+    let (words, key) = match result {
+        Ok(key) => (Ok(()), key.expose()),
+        Err(error) => (Err(error), &[][..]),
+    };
+    let json = serde_json::to_vec(&words)?;
+    let length = u32::try_from(json.len()).map_err(io::Error::other)?;
+    let mut output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    for part in [&length.to_le_bytes()[..], &json, key] {
+        output.write_all(part)?;
+    }
+    Ok(())
+}
+
 /// What the program does when its first argument is [`ARGUMENT`]. It succeeds when a result was given, good or bad.
 pub fn main() -> ExitCode {
     match serve() {
@@ -156,7 +203,17 @@ fn serve() -> io::Result<()> {
             name,
             flags,
             key_file,
-        } => serde_json::to_vec(&luks::open(place, name.as_deref(), *flags, key_file.as_ref(), passphrase)),
+            keyslot,
+        } => serde_json::to_vec(&luks::open(
+            place,
+            name.as_deref(),
+            *flags,
+            key_file.as_ref(),
+            *keyslot,
+            passphrase,
+        )),
+        Job::ProbeMaster { header } => serde_json::to_vec(&master::probe(header)),
+        Job::OpenMaster { header, key_file } => return give_key(&master::open(header, key_file.as_ref(), passphrase)),
         Job::Close { name } => serde_json::to_vec(&luks::close(name)),
     };
     let mut output = io::stdout().lock();

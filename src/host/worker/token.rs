@@ -1,0 +1,108 @@
+//! The LUKS2 token that marks the keyslot of a master: `{"type":"virt-unlock-master","keyslots":["3"],"version":1,"master":"UUID"}`.
+
+use libcryptsetup_rs::{CryptDevice, CryptTokenInfo};
+use serde::Deserialize;
+
+use crate::host::MasterToken;
+
+/// Its type: whoever reads a header knows by it whose token it is.
+pub(super) const TYPE: &str = "virt-unlock-master";
+/// The version that this program writes, and the only one that it knows.
+pub(super) const VERSION: u32 = 1;
+/// How many tokens a LUKS2 header may have (`LUKS2_TOKENS_MAX`, `lib/luks2/luks2.h`).
+const MAX_TOKENS: u32 = 32;
+
+/// The master's tokens of a LUKS2 header, each as it is read or in words why not. Tokens of other types are not ours to judge.
+pub(super) fn all(device: &mut CryptDevice) -> Vec<Result<MasterToken, String>> {
+    let mut found = Vec::new();
+    for number in 0..MAX_TOKENS {
+        if is_ours(device, number) {
+            found.push(match device.token_handle().json_get(number) {
+                Ok(json) => read(number, &json),
+                Err(error) => Err(format!("token {number} cannot be read: {error}")),
+            });
+        }
+    }
+    found
+}
+
+/// Whether this number has a token of our type. That no plug-in of libcryptsetup knows this type is as it should be.
+fn is_ours(device: &mut CryptDevice, number: u32) -> bool {
+    let status = device.token_handle().status(number);
+    matches!(status, Ok(CryptTokenInfo::ExternalUnknown(kind) | CryptTokenInfo::External(kind)) if kind == TYPE)
+}
+
+/// As it stands in the header; numbers are strings there (LUKS2 On-Disk Format, 3.1).
+#[derive(Deserialize)]
+struct Written {
+    keyslots: Vec<String>,
+    master: String,
+}
+
+fn read(number: u32, json: &serde_json::Value) -> Result<MasterToken, String> {
+    match json.get("version").and_then(serde_json::Value::as_u64) {
+        Some(version) if version == u64::from(VERSION) => sound(number, json),
+        Some(version) => Err(format!(
+            "token {number} is of version {version}, and this program knows version {VERSION} alone"
+        )),
+        None => Err(format!("token {number} is damaged: it has no version")),
+    }
+}
+
+fn sound(number: u32, json: &serde_json::Value) -> Result<MasterToken, String> {
+    let damaged = |words: String| format!("token {number} is damaged: {words}");
+    let written = Written::deserialize(json).map_err(|error| damaged(error.to_string()))?;
+    let keyslot = match written.keyslots.as_slice() {
+        [] => None,
+        [keyslot] => Some(keyslot.parse().map_err(|_| damaged(format!("{keyslot:?} is no keyslot")))?),
+        more => return Err(damaged(format!("it names {} keyslots", more.len()))),
+    };
+    Ok(MasterToken {
+        number,
+        version: VERSION,
+        master: written.master.to_lowercase(),
+        keyslot,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_sound_token_names_master_and_keyslot() {
+        let mut token = json!({"type": TYPE, "keyslots": ["3"], "version": 1, "master": "AB-cd", "later": true});
+        let read_of = |token: &serde_json::Value| read(7, token).unwrap();
+        let expected = MasterToken {
+            number: 7,
+            version: 1,
+            master: "ab-cd".to_owned(),
+            keyslot: Some(3),
+        };
+        assert_eq!(read_of(&token), expected);
+        token["keyslots"] = json!([]);
+        assert_eq!(read_of(&token).keyslot, None);
+    }
+
+    #[test]
+    fn what_it_does_not_understand_it_says() {
+        for (token, words) in [
+            (json!({"version": 2}), "version 2"),
+            (json!({"version": "1"}), "no version"),
+            (json!({"version": 1}), "master"),
+            (json!({"version": 1, "master": 5}), "expected a string"),
+            (json!({"version": 1, "master": "u", "keyslots": ["1", "2"]}), "2 keyslots"),
+            (json!({"version": 1, "master": "u", "keyslots": ["x"]}), "no keyslot"),
+            (json!({"version": 1, "master": "u", "keyslots": 1}), "damaged"),
+        ] {
+            let mut whole = json!({"type": TYPE, "keyslots": []});
+            whole.as_object_mut().unwrap().extend(token.as_object().unwrap().clone());
+            let refused = read(7, &whole).unwrap_err();
+            assert!(
+                refused.starts_with("token 7 is ") && refused.contains(words),
+                "{token}: {refused}"
+            );
+        }
+    }
+}

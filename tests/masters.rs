@@ -1,0 +1,200 @@
+//! Masters by the real library, in real worker processes, on headers in plain files: needs neither root nor device-mapper.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too, fail by a panic")]
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+use virt_unlock::cancel::Cancel;
+use virt_unlock::config::{DeviceSpec, Master, Unlock, Volume};
+use virt_unlock::host::volumes::Cryptsetup;
+use virt_unlock::host::{Key, MasterToken, OpenError, Volumes};
+use virt_unlock::secret::Secret;
+use virt_unlock::unlock::derived::derive;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_virt-unlock-volumes");
+const PASSPHRASE: &str = "correct horse battery staple";
+const OWN: &str = "the volume's own";
+const MASTER: &str = "aaaaaaaa-2222-3333-4444-555555555555";
+const VOLUME: &str = "bbbbbbbb-2222-3333-4444-555555555555";
+/// A cheap keyslot.
+const CHEAP: &[&str] = &["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"];
+
+/// A folder with a master and a volume, and the library to try them with.
+struct Bench {
+    folder: TempDir,
+    master: Master,
+    volume: Volume,
+    luks: Cryptsetup,
+    cancel: Cancel,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let bench = Self {
+            master: Master {
+                name: "office".to_owned(),
+                header: at("master"),
+                unlock: vec![Unlock::Passphrase],
+                tries: 3,
+            },
+            volume: Volume::new("mail", DeviceSpec::Path(at("volume"))),
+            luks: Cryptsetup::with_program(PROGRAM),
+            cancel: Cancel::new().unwrap(),
+            folder,
+        };
+        for (name, uuid, passphrase) in [("master", MASTER, PASSPHRASE), ("volume", VOLUME, OWN)] {
+            let path = bench.at(name);
+            fs::File::create(&path).unwrap().set_len(32 << 20).unwrap();
+            let path = path.to_str().unwrap();
+            let format = ["luksFormat", "-q", "--type", "luks2", "--uuid", uuid, "--key-file=-", path];
+            cryptsetup(&[&format, CHEAP].concat(), passphrase.as_bytes());
+        }
+        bench
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn open_master(&self, passphrase: &str) -> Result<Secret, OpenError> {
+        self.luks.open_master(&self.master, &typed(passphrase), &self.cancel)
+    }
+
+    fn check(&self, key: &Key) -> Result<(), OpenError> {
+        self.luks.check(&self.volume, &self.at("volume"), key, &self.cancel)
+    }
+}
+
+fn typed(passphrase: &str) -> Key {
+    Key::Passphrase(Secret::copy_of(passphrase.as_bytes()))
+}
+
+fn cryptsetup(arguments: &[&str], input: &[u8]) {
+    let mut child = Command::new("/usr/sbin/cryptsetup")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn a_master_gives_its_volume_key_to_the_right_passphrase_alone() {
+    let bench = Bench::new();
+    let header = bench.luks.probe_master(&bench.master, &bench.cancel).unwrap();
+    assert_eq!((header.version, header.uuid.as_str()), (2, MASTER));
+    let key = bench.open_master(PASSPHRASE).unwrap();
+    let dumped = bench.at("dumped");
+    let dump = [
+        "luksDump",
+        "-q",
+        "--dump-volume-key",
+        "--key-file=-",
+        "--volume-key-file",
+        path(&dumped),
+    ];
+    cryptsetup(&[&dump[..], &[path(&bench.master.header)]].concat(), PASSPHRASE.as_bytes());
+    assert_eq!(key.expose(), fs::read(&dumped).unwrap());
+    assert_eq!(key.expose().len(), 64);
+    assert_eq!(bench.open_master("x").unwrap_err(), OpenError::WrongKey);
+    let file = |path| Key::File {
+        path,
+        offset: 0,
+        size: None,
+    };
+    let (right, none) = (bench.at("key"), bench.at("none"));
+    fs::write(&right, PASSPHRASE).unwrap();
+    let opened = bench.luks.open_master(&bench.master, &file(right), &bench.cancel);
+    assert_eq!(opened.unwrap().expose(), key.expose());
+    let opened = bench.luks.open_master(&bench.master, &file(none), &bench.cancel);
+    assert!(matches!(opened, Err(OpenError::KeyFile(_))), "{opened:?}");
+}
+
+#[test]
+fn a_master_that_is_none_is_told_apart() {
+    let bench = Bench::new();
+    let refused = |bench: &Bench| {
+        let probed = bench.luks.probe_master(&bench.master, &bench.cancel).unwrap_err();
+        assert!(matches!(probed, OpenError::Header(_)), "{probed:?}");
+        probed.to_string()
+    };
+    fs::write(&bench.master.header, "no header").unwrap();
+    assert!(refused(&bench).contains("is too short to have one"));
+    fs::remove_file(&bench.master.header).unwrap();
+    assert!(refused(&bench).ends_with("No such file or directory"));
+    assert!(matches!(bench.open_master(PASSPHRASE), Err(OpenError::Header(_))));
+    fs::File::create(&bench.master.header).unwrap().set_len(32 << 20).unwrap();
+    let format = ["luksFormat", "-q", "--type", "luks1", "--pbkdf-force-iterations", "1000"];
+    let at = ["--key-file=-", path(&bench.master.header)];
+    cryptsetup(&[&format[..], &at].concat(), PASSPHRASE.as_bytes());
+    assert!(refused(&bench).ends_with("is LUKS1, and a master is LUKS2"));
+}
+
+#[test]
+fn a_derived_key_opens_its_keyslot_and_no_other_is_tried() {
+    let bench = Bench::new();
+    let master = bench.open_master(PASSPHRASE).unwrap();
+    let key = derive(&master, VOLUME);
+    let (old, new) = (bench.at("old"), bench.at("new"));
+    fs::write(&old, OWN).unwrap();
+    fs::write(&new, key.expose()).unwrap();
+    let add = ["luksAddKey", "-q", "--key-slot", "3", "--key-file", path(&old)];
+    cryptsetup(&[&add[..], CHEAP, &[path(&bench.at("volume")), path(&new)]].concat(), b"");
+    let derived = |keyslot| Key::Derived {
+        key: key.clone(),
+        keyslot,
+    };
+    assert_eq!(bench.check(&derived(3)), Ok(()));
+    assert_eq!(bench.check(&derived(0)), Err(OpenError::WrongKey));
+    // One that is not in use is no reason to believe that the device is gone.
+    assert_eq!(bench.check(&derived(5)), Err(OpenError::WrongKey));
+}
+
+#[test]
+fn tokens_are_read_and_strange_ones_do_no_harm() {
+    let bench = Bench::new();
+    let import = |json: String| {
+        cryptsetup(
+            &["token", "import", "--json-file=-", path(&bench.at("volume"))],
+            json.as_bytes(),
+        );
+    };
+    let token = |rest: &str| import(format!("{{\"type\":\"virt-unlock-master\",{rest}}}"));
+    import("{\"type\":\"luks2-keyring\",\"keyslots\":[],\"key_description\":\"other\"}".to_owned());
+    token(&format!(
+        "\"keyslots\":[\"0\"],\"version\":1,\"master\":\"{}\"",
+        MASTER.to_uppercase()
+    ));
+    token("\"keyslots\":[],\"version\":2,\"master\":[]");
+    token("\"keyslots\":[]");
+    let header = bench.luks.probe(&bench.volume, &bench.at("volume"), &bench.cancel).unwrap();
+    let expected = MasterToken {
+        number: 1,
+        version: 1,
+        master: MASTER.to_owned(),
+        keyslot: Some(0),
+    };
+    assert_eq!(header.tokens, [expected]);
+    assert_eq!(header.strange_tokens.len(), 2, "{:?}", header.strange_tokens);
+    assert!(header.strange_tokens[0].contains("token 2 is of version 2"), "{header:?}");
+    assert!(header.strange_tokens[1].contains("token 3 is damaged"), "{header:?}");
+    assert_eq!(bench.check(&typed(OWN)), Ok(()));
+}
