@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Unlocker;
 use super::ask::Asked;
-use super::gate::{Refused, memory_of};
+use super::gate::{Held, Refused, memory_of};
 use crate::cancel::Cancel;
 use crate::config::{Unlock, Volume};
 use crate::event::{Ending, Kind, Outcome, Progress};
@@ -102,7 +102,18 @@ impl Unlocker {
     /// One key, one derivation, as soon as there is memory for it.
     pub(super) fn open(&self, way: &OnTheWay<'_>, key: &Key) -> Result<(), OpenError> {
         self.turn.not_now(way.rank);
-        let _pass = match self.gate.enter(memory_of(way.header), way.cancel) {
+        let say = |held| match held {
+            Held::Others => way.progress.waiting("waiting until other keys are derived"),
+            Held::Memory { needed, free } => {
+                let (needed, free) = (text::bytes(needed), text::bytes(free));
+                let limit = text::duration(self.pace.memory_limit);
+                way.progress.waiting(format!(
+                    "its keyslot takes {needed} of memory, and {free} are free; waiting up to {limit} for more"
+                ));
+            }
+        };
+        let needed = memory_of(&way.header.keyslots);
+        let _pass = match self.gate.enter(way.rank, needed, way.cancel, say) {
             Ok(pass) => pass,
             Err(Refused::Cancelled) => return Err(OpenError::Cancelled),
             Err(Refused::TooLittle { needed, free }) => {

@@ -133,6 +133,7 @@ fn too_little_memory_is_not_a_wrong_passphrase() {
         "not enough memory to derive the key: its keyslot takes 1040 MiB, and 512 MiB are free; free some, \
          then `virt-unlock up raw` (no try was used up)"
     );
+    assert!(report.says("its keyslot takes 1040 MiB of memory, and 512 MiB are free; waiting up to 20ms for more"));
     assert_eq!((host.count("ask raw"), host.count("open raw")), (1, 0));
     assert!(report.domain("on-files").is_good());
     host.assert_lawful();
