@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use virt_unlock::config::{self, Config, DeviceSpec, DomainConfig, Mount, OnStopTimeout, Problems, Start, Unlock, Volume};
+use virt_unlock::config::{
+    self, Config, DeviceSpec, DomainConfig, Master, Mount, OnStopTimeout, Problems, Start, Unlock, Volume,
+};
 
 #[path = "config/files.rs"]
 mod files;
@@ -137,6 +139,32 @@ fn every_key_is_read() {
 }
 
 #[test]
+fn every_key_of_a_master_is_read() {
+    let config = read(
+        r#"
+        [volume.mail]
+        device = "/dev/vg0/mail"
+        unlock = [{ master = "office" }, "passphrase"]
+
+        [master.office]
+        header = "/etc/virt-unlock/masters/office.luks"
+        unlock = [{ key-file = "/root/office.key" }]
+        tries = 0
+        "#,
+    );
+    let by_office = Unlock::Master { name: "office".into() };
+    assert_eq!(config.volumes[0].unlock, [by_office, Unlock::Passphrase]);
+    let mut office = Master::new("office", "/etc/virt-unlock/masters/office.luks".into());
+    office.unlock = vec![Unlock::KeyFile {
+        path: "/root/office.key".into(),
+        offset: 0,
+        size: None,
+    }];
+    office.tries = 0;
+    assert_eq!(config.masters, [office]);
+}
+
+#[test]
 fn what_is_not_written_has_the_defaults_of_the_contract() {
     let config =
         read("[volume.raw]\ndevice = \"LABEL=raw\"\n[volume.fs]\ndevice = \"PARTLABEL=fs\"\nmount = \"/srv/fs\"\n[domain.d]\n");
@@ -178,7 +206,7 @@ fn a_mount_below_another_is_fine_with_after_direct_or_not() {
 /// What the example says when nothing in it is commented out.
 fn uncommented(example: &str) -> String {
     let lines = example.lines().map(|line| match line.strip_prefix('#') {
-        Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase()) => key,
+        Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase() || c == '[') => key,
         _ => line,
     });
     lines.collect::<Vec<&str>>().join("\n")
@@ -203,6 +231,8 @@ fn the_examples_keys_are_all_there_and_its_commented_ones_say_the_defaults() {
     assert_eq!(mail.header.take(), Some("/root/headers/mail.img".into()));
     assert_eq!(mail.passphrase_group.take(), Some("guests".into()));
     assert_eq!(std::mem::take(&mut config.volumes[1].pools), ["vm"]);
+    let office = Master::new("office", "/etc/virt-unlock/masters/office.luks".into());
+    assert_eq!(std::mem::take(&mut config.masters), [office]);
     let web = &mut config.domains[0];
     assert_eq!(std::mem::take(&mut web.after), ["mail"]);
     assert_eq!(web.volumes.take(), Some(vec!["vm".to_owned()]));
@@ -242,9 +272,22 @@ fn the_initramfs_gets_its_volumes_alone() {
         passphrase-group = "all"
         initramfs = true
 
+        [volume.mail]
+        device = "/dev/vg0/mail"
+        unlock = [{ master = "office" }, "passphrase"]
+        initramfs = true
+
         [volume.later]
         device = "/dev/vg0/later"
-        unlock = [{ key-file = "/root/later.key" }]
+        unlock = [{ key-file = "/root/later.key" }, { master = "other" }]
+
+        [master.office]
+        header = "/etc/virt-unlock/masters/office.luks"
+        unlock = [{ key-file = "/root/office.key" }, "passphrase"]
+        tries = 5
+
+        [master.other]
+        header = "/etc/virt-unlock/masters/other.luks"
 
         [domain.web]
         start = true
@@ -253,7 +296,8 @@ fn the_initramfs_gets_its_volumes_alone() {
     let reduced = read(&config::for_initramfs(&whole).unwrap());
 
     let mut wanted = Config {
-        volumes: whole.volumes[..2].to_vec(),
+        volumes: whole.volumes[..3].to_vec(),
+        masters: whole.masters[..1].to_vec(),
         ..Config::default()
     };
     wanted.host.hold_login = whole.host.hold_login;
@@ -263,7 +307,13 @@ fn the_initramfs_gets_its_volumes_alone() {
     assert!(!reduced.volumes[1].flags.private, "systemd must see it to mount it later");
 
     let files = config::files_for_initramfs(&whole);
-    assert_eq!(files, ["/root/raw \"1\".header", "/root/raw.key"].map(PathBuf::from));
+    let wanted = [
+        "/etc/virt-unlock/masters/office.luks",
+        "/root/office.key",
+        "/root/raw \"1\".header",
+        "/root/raw.key",
+    ];
+    assert_eq!(files, wanted.map(PathBuf::from));
 }
 
 #[test]

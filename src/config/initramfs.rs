@@ -1,16 +1,21 @@
 //! The configuration that the initramfs gets: what is needed there to open its volumes, and nothing else.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::types::{Config, Unlock, Volume};
-use super::write::volume_table;
+use super::types::{Config, Master, Unlock, Volume};
+use super::write::{master_table, volume_table};
 
-/// The text of a configuration with the volumes that are opened in the initramfs alone; nothing is mounted or started by it.
-/// `None`: there are no such volumes.
+/// The text of a configuration with the volumes that are opened in the initramfs alone, and with their masters; nothing is mounted
+/// or started by it. `None`: there are no such volumes.
 pub fn for_initramfs(config: &Config) -> Option<String> {
     let tables: Vec<String> = volumes(config).filter_map(table).collect();
+    if tables.is_empty() {
+        return None;
+    }
+    let masters = masters(config).filter_map(master_table);
+    let tables: Vec<String> = tables.into_iter().chain(masters).collect();
     let hold_login = config.host.hold_login.as_millis();
-    (!tables.is_empty()).then(|| format!("[host]\nhold-login = \"{hold_login}ms\"\n\n{}", tables.join("\n")))
+    Some(format!("[host]\nhold-login = \"{hold_login}ms\"\n\n{}", tables.join("\n")))
 }
 
 fn table(volume: &Volume) -> Option<String> {
@@ -23,22 +28,32 @@ fn table(volume: &Volume) -> Option<String> {
     volume_table(&alone)
 }
 
-/// The files that these volumes need there: headers and key files.
+/// The files that these volumes and their masters need there: headers and key files.
 pub fn files_for_initramfs(config: &Config) -> Vec<PathBuf> {
-    let of = |volume: &Volume| {
-        let keys = volume.unlock.iter().filter_map(|way| match way {
-            Unlock::KeyFile { path, .. } => Some(path.clone()),
-            Unlock::Passphrase | Unlock::Master { .. } => None,
-        });
-        volume.header.clone().into_iter().chain(keys).collect::<Vec<_>>()
-    };
-    let mut files: Vec<PathBuf> = volumes(config).flat_map(of).collect();
+    let of_volumes = volumes(config).flat_map(|volume| volume.header.as_deref().into_iter().chain(key_files(&volume.unlock)));
+    let of_masters = masters(config).flat_map(|master| key_files(&master.unlock).chain([master.header.as_path()]));
+    let mut files: Vec<PathBuf> = of_volumes.chain(of_masters).map(Path::to_owned).collect();
     files.sort();
     files.dedup();
     files
 }
 
+fn key_files(ways: &[Unlock]) -> impl Iterator<Item = &Path> {
+    ways.iter().filter_map(|way| match way {
+        Unlock::KeyFile { path, .. } => Some(path.as_path()),
+        Unlock::Passphrase | Unlock::Master { .. } => None,
+    })
+}
+
 /// The volumes that are opened in the initramfs.
 fn volumes(config: &Config) -> impl Iterator<Item = &Volume> {
     config.volumes.iter().filter(|volume| volume.initramfs)
+}
+
+/// The masters that these volumes name.
+fn masters(config: &Config) -> impl Iterator<Item = &Master> {
+    config
+        .masters
+        .iter()
+        .filter(|master| volumes(config).any(|volume| volume.is_opened_by(&master.name)))
 }

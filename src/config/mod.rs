@@ -10,8 +10,10 @@ mod duration;
 mod host;
 mod initramfs;
 mod load;
+mod master;
 mod names;
 mod near;
+mod order;
 mod problem;
 mod relations;
 mod syntax;
@@ -29,7 +31,7 @@ pub use load::{DEFAULT_PATH, Loaded, load};
 pub use names::{check_volume, mount_point};
 pub use problem::{Found, Problems};
 pub use types::{Config, DeviceSpec, DomainConfig, HostConfig, Master, Mount, OnStopTimeout, OpenFlags, Start, Unlock, Volume};
-pub use write::{string, volume_table};
+pub use write::{master_table, string, volume_table};
 
 use problem::Complaints;
 
@@ -46,7 +48,8 @@ pub fn parse(files: &[(PathBuf, String)]) -> Result<Config, Problems> {
 
 /// Every key of every table, for the test that the example shows them all.
 pub fn keys() -> impl Iterator<Item = &'static str> {
-    host::KEYS.into_iter().chain(volume::KEYS).chain(domain::KEYS)
+    let tables: [&[&str]; 4] = [&host::KEYS, &volume::KEYS, &master::KEYS, &domain::KEYS];
+    tables.into_iter().flatten().copied()
 }
 
 /// `unread`: there are more files, which could not be read.

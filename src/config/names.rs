@@ -50,6 +50,30 @@ pub fn check_volume(name: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// The longest name of a master, in bytes: it stands in questions, and its header's file is named after it.
+const LONGEST_MASTER: usize = 64;
+
+/// What keeps a master from having this name: it is a word of commands and questions, and the name of its header's file.
+pub fn check_master(name: &str) -> Result<(), String> {
+    let shown = quoted(name);
+    if name.is_empty() {
+        return Err("a master needs a name: [master.NAME]".to_owned());
+    }
+    let is_plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
+    if !is_plain || name.starts_with(['-', '.']) {
+        return Err(format!(
+            "a master cannot be named {shown}: only letters and digits of ASCII and `-._` make its name, and it begins with neither `-` nor `.`"
+        ));
+    }
+    if name.len() > LONGEST_MASTER {
+        return Err(format!(
+            "a master cannot be named {shown}: {} bytes are too long, {LONGEST_MASTER} fit",
+            name.len()
+        ));
+    }
+    Ok(())
+}
+
 /// What keeps a domain from having this name in libvirt (`virDomainDefPostParseCheck…`: no slash, no line end, not empty).
 pub(super) fn check_domain(name: &str) -> Result<(), String> {
     if name.is_empty() {
@@ -140,6 +164,16 @@ mod tests {
         ] {
             let error = check_volume(bad).unwrap_err();
             assert!(error.contains(words), "{bad:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn masters_have_names_that_are_words_and_file_names() {
+        for good in ["office", "a", "Office-2.old_1", &"x".repeat(64)] {
+            assert_eq!(check_master(good), Ok(()), "{good:?}");
+        }
+        for bad in ["", ".", "..", ".x", "-x", "a b", "a/b", "ö", "a\n", &"x".repeat(65)] {
+            assert!(check_master(bad).is_err(), "{bad:?}");
         }
     }
 

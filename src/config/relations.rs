@@ -1,18 +1,23 @@
 //! What tables say of each other: names that must be there, things that two cannot have, and orders that go in a circle.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::path::Path;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
+use super::master::MasterTable;
+use super::order::Order;
 use super::problem::{Complaints, Place, header, quoted, short};
 use super::tables::Tables;
 use super::value::{Located, normal};
 use super::volume::VolumeTable;
 use super::{device, near};
 
+const MOUNT_POINT: &str = "mount point";
+
 /// Checks all tables against each other.
 pub(super) fn check(tables: &Tables, complaints: &mut Complaints) {
     check_names(tables, complaints);
+    check_masters(&tables.masters, complaints);
     check_devices(&tables.volumes, complaints);
     check_mounts(&tables.volumes, complaints);
     check_pools(&tables.volumes, complaints);
@@ -21,14 +26,15 @@ pub(super) fn check(tables: &Tables, complaints: &mut Complaints) {
     let volumes = Order::of_volumes(&tables.volumes);
     volumes.check_circles("volume", complaints);
     if !tables.is_incomplete() {
-        check_below(&tables.volumes, &volumes, complaints);
+        check_below(tables, &volumes, complaints);
     }
     Order::of_domains(tables).check_circles("domain", complaints);
-    check_initramfs(&tables.volumes, complaints);
+    check_initramfs(tables, complaints);
 }
 
 /// In the initramfs nothing is mounted, and no other volume is open but those that are opened there too.
-fn check_initramfs(volumes: &[VolumeTable], complaints: &mut Complaints) {
+fn check_initramfs(tables: &Tables, complaints: &mut Complaints) {
+    let volumes = &tables.volumes;
     for read in volumes {
         let Some(place) = &read.initramfs else { continue };
         if read.volume.noauto {
@@ -46,19 +52,20 @@ fn check_initramfs(volumes: &[VolumeTable], complaints: &mut Complaints) {
                 complaints.at_with(&named.place, message, also.clone());
             }
         }
-        for (what, file) in &read.files {
-            if let Some((_, outer, _)) = outer_mounts(volumes, &normal(&file.value)).first() {
+        for file in needed(tables, read) {
+            if let Some((_, outer, _)) = outer_mounts(volumes, &file.path).first() {
+                let (this, what) = (file.this(), file.what);
                 let message = format!(
-                    "this {what} lies on volume {}, which is not mounted in the initramfs: move the {what}, or take out `initramfs`",
+                    "{this} lies on volume {}, which is not mounted in the initramfs: move the {what}, or take out `initramfs`",
                     quoted(&outer.volume.name)
                 );
-                complaints.at_with(&file.place, message, also.clone());
+                complaints.at_with(file.place, message, also.clone());
             }
         }
     }
 }
 
-/// Volumes that are named must be there. A domain needs no table, so any name of a domain may be right.
+/// Volumes and masters that are named must be there. A domain needs no table, so any name of a domain may be right.
 fn check_names(tables: &Tables, complaints: &mut Complaints) {
     let known: HashSet<&str> = tables.volumes.iter().map(|read| read.volume.name.as_str()).collect();
     let mut check = |named: &Located<String>, title: &str| {
@@ -79,6 +86,16 @@ fn check_names(tables: &Tables, complaints: &mut Complaints) {
         let title = format!("`volumes` of {}", header("domain", &read.domain.name));
         read.volumes.iter().for_each(|named| check(named, &title));
     }
+    let masters = || tables.masters.iter().map(|read| read.master.name.as_str());
+    for read in &tables.volumes {
+        for named in &read.masters {
+            if !masters().any(|name| name == named.value) && !tables.may_have(&named.value) {
+                let (shown, title) = (quoted(&named.value), header("volume", &read.volume.name));
+                let hint = near::hint(&named.value, masters(), "masters");
+                complaints.at(&named.place, format!("unknown master {shown} in `unlock` of {title}; {hint}"));
+            }
+        }
+    }
 }
 
 fn check_devices(volumes: &[VolumeTable], complaints: &mut Complaints) {
@@ -91,6 +108,27 @@ fn check_devices(volumes: &[VolumeTable], complaints: &mut Complaints) {
                 let (this, other) = (quoted(&read.volume.name), quoted(&first.volume.name));
                 let message = format!("the volumes {other} and {this} have the same device; a device can be only one volume");
                 complaints.at_with(place, message, vec![((*also).clone(), format!("the device of {other}"))]);
+            }
+            Entry::Vacant(free) => {
+                free.insert((read, place));
+            }
+        }
+    }
+}
+
+fn check_masters(masters: &[MasterTable], complaints: &mut Complaints) {
+    let mut known: HashMap<PathBuf, (&MasterTable, &Place)> = HashMap::new();
+    for read in masters {
+        let header = read.files.iter().find(|(what, _)| *what == "header");
+        let Some((_, Located { value, place })) = header else {
+            continue;
+        };
+        match known.entry(normal(value)) {
+            Entry::Occupied(first) => {
+                let (first, also) = first.get();
+                let (this, other) = (quoted(&read.master.name), quoted(&first.master.name));
+                let message = format!("the masters {other} and {this} have the same header; a header can be only one master");
+                complaints.at_with(place, message, vec![((*also).clone(), format!("the header of {other}"))]);
             }
             Entry::Vacant(free) => {
                 free.insert((read, place));
@@ -159,44 +197,96 @@ fn check_noauto(volumes: &[VolumeTable], complaints: &mut Complaints) {
     }
 }
 
+/// Something that must be there before a volume can be opened, or mounted.
+struct Needed<'a> {
+    what: &'static str,
+    /// The master whose it is; `None`: the volume's own.
+    master: Option<&'a str>,
+    path: PathBuf,
+    /// Where the volume's table asks for it.
+    place: &'a Place,
+}
+
+impl Needed<'_> {
+    fn this(&self) -> String {
+        match self.master {
+            None => format!("this {}", self.what),
+            Some(master) => format!("the {} of master {}", self.what, quoted(master)),
+        }
+    }
+}
+
+/// The files that a volume needs before it can be opened: its own, and those of its masters.
+fn needed<'a>(tables: &'a Tables, read: &'a VolumeTable) -> Vec<Needed<'a>> {
+    let own = read.files.iter().map(|(what, file)| Needed {
+        what,
+        master: None,
+        path: normal(&file.value),
+        place: &file.place,
+    });
+    let of_master = |named: &'a Located<String>| {
+        let table = tables.masters.iter().find(|table| table.master.name == named.value);
+        let files = table.map_or(&[][..], |table| &table.files);
+        files.iter().map(|(what, file)| Needed {
+            what,
+            master: Some(named.value.as_str()),
+            path: normal(&file.value),
+            place: &named.place,
+        })
+    };
+    own.chain(read.masters.iter().flat_map(of_master)).collect()
+}
+
 /// A mount below another's needs that other to be open first, and so does a key file or a header that lies there.
-fn check_below(volumes: &[VolumeTable], order: &Order<'_>, complaints: &mut Complaints) {
-    let must_be_after = |this: usize, place: &Place, what: &str, path: &Path, complaints: &mut Complaints| {
-        for (other, outer, at) in outer_mounts(volumes, path) {
+fn check_below(tables: &Tables, order: &Order<'_>, complaints: &mut Complaints) {
+    let volumes = &tables.volumes;
+    let must_be_after = |this: usize, file: &Needed<'_>, complaints: &mut Complaints| {
+        let (what, is_mount) = (file.what, file.what == MOUNT_POINT);
+        for (other, outer, at) in outer_mounts(volumes, &file.path) {
             let name = quoted(&outer.volume.name);
             let message = match (other == this, order.reaches(this, other), order.reaches(other, this)) {
-                (true, ..) if what == "mount point" => continue,
+                (true, ..) if is_mount => continue,
+                (true, ..) if file.master.is_some() => {
+                    format!("{} lies on volume {name}, which it opens: move the {what}", file.this())
+                }
                 (true, ..) => format!("the {what} of volume {name} lies on that volume itself: it could never be opened"),
                 // The other way round it is a circle, and complained of as one.
                 (false, true, _) => continue,
-                (false, _, true) if what == "mount point" => continue,
+                (false, _, true) if is_mount => continue,
                 (false, _, true) => format!(
                     "the {what} lies on volume {name}, which is opened after this one: take the `after` out there, or move the {what}"
                 ),
                 (false, false, false) => {
                     let written = format!("after = [\"{}\"]", short(&outer.volume.name));
                     format!(
-                        "this {what} lies on the mount of volume {name}: {} needs `{written}`",
+                        "{} lies on the mount of volume {name}: {} needs `{written}`",
+                        file.this(),
                         header("volume", &volumes[this].volume.name)
                     )
                 }
             };
             let also = vec![(at.clone(), format!("the mount of {name}"))];
-            complaints.at_with(place, message, also);
+            complaints.at_with(file.place, message, also);
         }
     };
     for (this, read) in volumes.iter().enumerate() {
         if let (Some(mount), Some(place)) = (&read.volume.mount, &read.mount) {
-            must_be_after(this, place, "mount point", &mount.at, complaints);
+            let mount = Needed {
+                what: MOUNT_POINT,
+                master: None,
+                path: mount.at.clone(),
+                place,
+            };
+            must_be_after(this, &mount, complaints);
         }
-        for (what, file) in &read.files {
-            must_be_after(this, &file.place, what, &normal(&file.value), complaints);
+        for file in needed(tables, read) {
+            must_be_after(this, &file, complaints);
         }
     }
 }
 
 /// The volumes on whose mounts `path` lies; a mount point at the very same place is another matter.
-fn outer_mounts<'a>(volumes: &'a [VolumeTable], path: &Path) -> Vec<(usize, &'a VolumeTable, &'a Place)> {
+pub(super) fn outer_mounts<'a>(volumes: &'a [VolumeTable], path: &Path) -> Vec<(usize, &'a VolumeTable, &'a Place)> {
     let found = volumes.iter().enumerate().filter_map(|(other, outer)| {
         let (mount, place) = (outer.volume.mount.as_ref()?, outer.mount.as_ref()?);
         (path != mount.at && path.starts_with(&mount.at)).then_some((other, outer, place))
@@ -209,138 +299,4 @@ fn mounts(volumes: &[VolumeTable]) -> impl Iterator<Item = (&VolumeTable, &Place
         let at = &read.volume.mount.as_ref()?.at;
         Some((read, read.mount.as_ref()?, at.as_path()))
     })
-}
-
-/// What must come before what.
-struct Order<'a> {
-    names: Vec<&'a str>,
-    edges: Vec<Vec<Edge<'a>>>,
-    /// What each reaches by `after` alone, itself only in a circle.
-    reached: Vec<HashSet<usize>>,
-}
-
-struct Edge<'a> {
-    to: usize,
-    place: &'a Place,
-    is_after: bool,
-}
-
-impl<'a> Order<'a> {
-    fn of_volumes(volumes: &'a [VolumeTable]) -> Self {
-        let mut order = Self::of(volumes.iter().map(|read| (read.volume.name.as_str(), read.after.as_slice())));
-        for (this, read) in volumes.iter().enumerate() {
-            if let (Some(mount), Some(place)) = (&read.volume.mount, &read.mount) {
-                let outer = outer_mounts(volumes, &mount.at).into_iter().map(|(to, ..)| Edge {
-                    to,
-                    place,
-                    is_after: false,
-                });
-                order.edges[this].extend(outer);
-            }
-        }
-        order
-    }
-
-    fn of_domains(tables: &'a Tables) -> Self {
-        Self::of(
-            tables
-                .domains
-                .iter()
-                .map(|read| (read.domain.name.as_str(), read.after.as_slice())),
-        )
-    }
-
-    fn of(named: impl Iterator<Item = (&'a str, &'a [Located<String>])>) -> Self {
-        let named: Vec<(&str, &[Located<String>])> = named.collect();
-        let places: HashMap<&str, usize> = named.iter().enumerate().map(|(place, (name, _))| (*name, place)).collect();
-        let edge = |after: &'a Located<String>| {
-            Some(Edge {
-                to: *places.get(after.value.as_str())?,
-                place: &after.place,
-                is_after: true,
-            })
-        };
-        let edges: Vec<Vec<Edge<'a>>> = named
-            .iter()
-            .map(|(_, after)| after.iter().filter_map(edge).collect())
-            .collect();
-        let reached = (0..edges.len()).map(|start| reached_from(&edges, start)).collect();
-        Self {
-            names: named.iter().map(|(name, _)| *name).collect(),
-            edges,
-            reached,
-        }
-    }
-
-    fn reaches(&self, from: usize, to: usize) -> bool {
-        self.reached[from].contains(&to)
-    }
-
-    /// Complains of circles, each member of one in one complaint alone.
-    fn check_circles(&self, kind: &str, complaints: &mut Complaints) {
-        let mut reported = vec![false; self.names.len()];
-        for start in 0..self.names.len() {
-            let Some(circle) = self.circle(start, &reported) else {
-                continue;
-            };
-            for (member, _) in &circle {
-                reported[*member] = true;
-            }
-            self.complain(kind, &circle, complaints);
-        }
-    }
-
-    fn complain(&self, kind: &str, circle: &[(usize, &Edge<'a>)], complaints: &mut Complaints) {
-        let [(start, first), rest @ ..] = circle else { return };
-        if rest.is_empty() {
-            let message = format!("the {kind} {} cannot come after itself", quoted(self.names[*start]));
-            complaints.at(first.place, message);
-            return;
-        }
-        let words = |(from, edge): &(usize, &Edge<'a>)| {
-            let how = if edge.is_after { "comes after" } else { "is mounted below" };
-            format!("{} {how} {}", quoted(self.names[*from]), quoted(self.names[edge.to]))
-        };
-        let all: Vec<String> = circle.iter().map(words).collect();
-        let message = format!("these {kind}s wait for each other in a circle: {}", all.join(", "));
-        let also = rest.iter().map(|step| (step.1.place.clone(), words(step))).collect();
-        complaints.at_with(first.place, message, also);
-    }
-
-    /// The shortest way from `start` back to itself around all `closed`: each member with the edge to the next.
-    fn circle(&self, start: usize, closed: &[bool]) -> Option<Vec<(usize, &Edge<'a>)>> {
-        if closed[start] {
-            return None;
-        }
-        let mut came_by: HashMap<usize, (usize, &Edge<'a>)> = HashMap::new();
-        let mut waiting = VecDeque::from([start]);
-        while let Some(from) = waiting.pop_front() {
-            for edge in &self.edges[from] {
-                if !closed[edge.to] && !came_by.contains_key(&edge.to) {
-                    came_by.insert(edge.to, (from, edge));
-                    waiting.push_back(edge.to);
-                }
-            }
-            if let Some(mut step) = came_by.get(&start).copied() {
-                let mut circle = vec![step];
-                while step.0 != start {
-                    step = *came_by.get(&step.0)?;
-                    circle.push(step);
-                }
-                circle.reverse();
-                return Some(circle);
-            }
-        }
-        None
-    }
-}
-
-fn reached_from(edges: &[Vec<Edge<'_>>], start: usize) -> HashSet<usize> {
-    let mut reached = HashSet::new();
-    let mut waiting = vec![start];
-    while let Some(from) = waiting.pop() {
-        let new = edges[from].iter().map(|edge| edge.to).filter(|to| reached.insert(*to));
-        waiting.extend(new);
-    }
-    reached
 }

@@ -5,22 +5,31 @@ use std::path::PathBuf;
 use toml::de::{DeTable, DeValue};
 
 use super::domain::DomainTable;
+use super::master::MasterTable;
 use super::problem::{Complaints, Place, header, quoted};
 use super::syntax::{self, Parsed};
 use super::types::{Config, HostConfig};
 use super::value::{Entry, Reader};
 use super::volume::VolumeTable;
-use super::{domain, host, near, volume};
+use super::{domain, host, master, near, volume};
 
 /// Tables of the first level.
-const TABLES: [&str; 3] = ["host", "volume", "domain"];
-const LATER: [&str; 2] = ["master", "secret"];
+const TABLES: [&str; 4] = ["host", "volume", "master", "domain"];
+const LATER: [&str; 1] = ["secret"];
+
+/// Tables that have names, with their keys.
+const NAMED: [(&str, &[&str]); 3] = [
+    ("volume", &volume::KEYS),
+    ("master", &master::KEYS),
+    ("domain", &domain::KEYS),
+];
 
 /// All tables of all files.
 #[derive(Debug)]
 pub(super) struct Tables {
     host: Option<(HostConfig, Place)>,
     pub(super) volumes: Vec<VolumeTable>,
+    pub(super) masters: Vec<MasterTable>,
     pub(super) domains: Vec<DomainTable>,
     /// Whether there are files that could not be read at all.
     unread: bool,
@@ -44,8 +53,8 @@ impl Tables {
         Config {
             host: self.host.map_or_else(HostConfig::default, |(host, _)| host),
             volumes: self.volumes.into_iter().map(|read| read.volume).collect(),
+            masters: self.masters.into_iter().map(|read| read.master).collect(),
             domains: self.domains.into_iter().map(|read| read.domain).collect(),
-            masters: Vec::new(),
         }
     }
 }
@@ -55,6 +64,7 @@ pub(super) fn read(files: &[(PathBuf, String)], unread: bool, complaints: &mut C
     let mut tables = Tables {
         host: None,
         volumes: Vec::new(),
+        masters: Vec::new(),
         domains: Vec::new(),
         unread,
         broken: Vec::new(),
@@ -87,7 +97,7 @@ impl Tables {
                         self.read_host(reader, &entry, table);
                     }
                 }
-                "volume" | "domain" => {
+                "volume" | "master" | "domain" => {
                     let title = format!("[{}.NAME]", entry.key);
                     let Some(inner) = table(reader, &entry, &title) else {
                         continue;
@@ -112,7 +122,10 @@ impl Tables {
     fn read_named(&mut self, reader: &mut Reader<'_>, kind: &str, entry: &Entry<'_>, parsed: &Parsed) {
         let title = header(kind, entry.key);
         let Some(inner) = entry.value.inner.as_table() else {
-            let known: &[&str] = if kind == "volume" { &volume::KEYS } else { &domain::KEYS };
+            let known = NAMED
+                .iter()
+                .find(|(named, _)| *named == kind)
+                .map_or(&[][..], |(_, keys)| keys);
             let message = if known.contains(&entry.key) {
                 format!(
                     "{} stands in [{kind}] itself; it belongs below a header with a name: [{kind}.NAME]",
@@ -128,21 +141,39 @@ impl Tables {
             return;
         };
         let at = entry.key_place.span.start;
-        if kind == "volume" {
-            let first = self.volumes.iter().find(|known| known.volume.name == entry.key);
-            // What is not in the second of two tables may be in the first one.
-            let whole = first.is_none() && !parsed.blanked.iter().any(|blanked| blanked.contains(&at));
-            let read = volume::read(reader, entry, inner, whole);
-            match first {
-                Some(first) => twice(reader, &entry.key_place, &title, &first.name),
-                None => self.volumes.push(read),
+        // What is not in the second of two tables may be in the first one.
+        let is_whole = |is_first: bool| is_first && !parsed.blanked.iter().any(|blanked| blanked.contains(&at));
+        let first = match kind {
+            "volume" => {
+                let first = self.volumes.iter().find(|known| known.volume.name == entry.key);
+                let first = first.map(|known| known.name.clone());
+                let read = volume::read(reader, entry, inner, is_whole(first.is_none()));
+                if first.is_none() {
+                    self.volumes.push(read);
+                }
+                first
             }
-        } else {
-            let read = domain::read(reader, entry, inner);
-            match self.domains.iter().find(|known| known.domain.name == entry.key) {
-                Some(first) => twice(reader, &entry.key_place, &title, &first.name),
-                None => self.domains.push(read),
+            "master" => {
+                let first = self.masters.iter().find(|known| known.master.name == entry.key);
+                let first = first.map(|known| known.name.clone());
+                let read = master::read(reader, entry, inner, is_whole(first.is_none()));
+                if first.is_none() {
+                    self.masters.push(read);
+                }
+                first
             }
+            _ => {
+                let first = self.domains.iter().find(|known| known.domain.name == entry.key);
+                let first = first.map(|known| known.name.clone());
+                let read = domain::read(reader, entry, inner);
+                if first.is_none() {
+                    self.domains.push(read);
+                }
+                first
+            }
+        };
+        if let Some(first) = first {
+            twice(reader, &entry.key_place, &title, &first);
         }
     }
 }
@@ -169,12 +200,9 @@ fn twice(reader: &mut Reader<'_>, second: &Place, title: &str, first: &Place) {
 fn unknown(reader: &mut Reader<'_>, entry: &Entry<'_>) {
     let shown = quoted(entry.key);
     let is_table = entry.value.inner.is_table();
-    let kinds: [(&str, &[&str]); 3] = [
-        ("[host]", &host::KEYS),
-        ("[volume.NAME]", &volume::KEYS),
-        ("[domain.NAME]", &domain::KEYS),
-    ];
-    let home = kinds.iter().find(|(_, keys)| keys.contains(&entry.key)).filter(|_| !is_table);
+    let named = NAMED.iter().map(|(kind, keys)| (format!("[{kind}.NAME]"), *keys));
+    let mut kinds = std::iter::once(("[host]".to_owned(), &host::KEYS[..])).chain(named);
+    let home = kinds.find(|(_, keys)| keys.contains(&entry.key)).filter(|_| !is_table);
     let message = if LATER.contains(&entry.key) {
         format!("the table {shown} is not supported yet by this version of virt-unlock")
     } else if let Some((home, _)) = home {

@@ -11,10 +11,10 @@ pub struct Config {
     pub host: HostConfig,
     /// `[volume.NAME]`, in the order in which they stand in the files.
     pub volumes: Vec<Volume>,
-    /// `[domain.NAME]`, in the order in which they stand in the files.
-    pub domains: Vec<DomainConfig>,
     /// `[master.NAME]`, in the order in which they stand in the files.
     pub masters: Vec<Master>,
+    /// `[domain.NAME]`, in the order in which they stand in the files.
+    pub domains: Vec<DomainConfig>,
 }
 
 impl Config {
@@ -129,6 +129,12 @@ impl Volume {
         }
     }
 
+    /// Whether the master of this name is among its ways.
+    pub fn is_opened_by(&self, master: &str) -> bool {
+        let names_it = |way: &Unlock| matches!(way, Unlock::Master { name } if name == master);
+        self.unlock.iter().any(names_it)
+    }
+
     /// The open volume's device node.
     pub fn node(&self) -> PathBuf {
         Path::new("/dev/mapper").join(&self.name)
@@ -138,14 +144,26 @@ impl Volume {
 /// `[master.NAME]`: a LUKS2 header without data, whose volume key opens volumes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Master {
-    /// Its name in the configuration.
+    /// Its name.
     pub name: String,
-    /// The header's file.
+    /// The file that is its LUKS header.
     pub header: PathBuf,
     /// Ways to its key, tried in order; never empty, and none is another master.
     pub unlock: Vec<Unlock>,
-    /// Wrong answers before it is given up. Zero: for ever.
+    /// Wrong answers before the master is given up. Zero: for ever.
     pub tries: u32,
+}
+
+impl Master {
+    /// A master with the defaults of the configuration: asked for by passphrase.
+    pub fn new(name: &str, header: PathBuf) -> Self {
+        Self {
+            name: name.to_owned(),
+            header,
+            unlock: vec![Unlock::Passphrase],
+            tries: 3,
+        }
+    }
 }
 
 /// How the configuration names an encrypted device.
@@ -189,11 +207,21 @@ pub enum Unlock {
         /// How long the key is, in bytes; `None`: to the end of the file.
         size: Option<usize>,
     },
-    /// A key that is derived from the master's.
+    /// A key that is derived from a master's.
     Master {
         /// The master's name.
         name: String,
     },
+}
+
+impl fmt::Display for Unlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Passphrase => f.write_str("passphrase"),
+            Self::KeyFile { path, .. } => write!(f, "key file {}", path.display()),
+            Self::Master { name } => write!(f, "master {name}"),
+        }
+    }
 }
 
 /// Activation flags, named as in crypttab(5).

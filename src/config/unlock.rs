@@ -3,13 +3,15 @@
 use std::path::PathBuf;
 
 use super::types::Unlock;
-use super::value::{Located, Reader, Value};
+use super::value::{Entry, Located, Reader, Value};
 use crate::secret::MAX_KEY;
 
+/// What tells the ways apart that are tables.
+const TABLE_KEYS: [&str; 2] = ["key-file", "master"];
 const KEY_FILE_KEYS: [&str; 3] = ["key-file", "key-file-offset", "key-file-size"];
 const EXPECTED: &str = "an array of ways such as [\"passphrase\", { key-file = \"/path\" }]";
 
-/// The ways with their places; a key file's place is that of its path. `None`: something is wrong.
+/// The ways with their places; a key file's place is that of its path, a master's that of its name. `None`: something is wrong.
 pub(super) fn read(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Vec<Located<Unlock>>> {
     let items = reader.array(value, EXPECTED)?;
     if items.is_empty() {
@@ -34,10 +36,28 @@ pub(super) fn read(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Vec<Loc
     sound.then_some(ways)
 }
 
+/// The key files among these ways, as what they are ("key file").
+pub(super) fn key_files(ways: &[Located<Unlock>]) -> Vec<(&'static str, Located<PathBuf>)> {
+    let of = |way: &Located<Unlock>| match &way.value {
+        Unlock::KeyFile { path, .. } => Some(way.with(path.clone())),
+        Unlock::Passphrase | Unlock::Master { .. } => None,
+    };
+    ways.iter().filter_map(of).map(|file| ("key file", file)).collect()
+}
+
+/// The names of the masters among these ways.
+pub(super) fn masters(ways: &[Located<Unlock>]) -> Vec<Located<String>> {
+    let of = |way: &Located<Unlock>| match &way.value {
+        Unlock::Master { name } => Some(way.with(name.clone())),
+        _ => None,
+    };
+    ways.iter().filter_map(of).collect()
+}
+
 fn read_way(reader: &mut Reader<'_>, item: &Value<'_>) -> Option<Located<Unlock>> {
     let Some(table) = item.inner.as_table() else {
         if !item.inner.is_str() {
-            reader.wrong_type(item, "\"passphrase\" or { key-file = \"/path\" }");
+            reader.wrong_type(item, "\"passphrase\" or a table such as { key-file = \"/path\" }");
             return None;
         }
         return reader.word(item, &["passphrase"], &["token"]).map(|_| Located {
@@ -46,11 +66,14 @@ fn read_way(reader: &mut Reader<'_>, item: &Value<'_>) -> Option<Located<Unlock>
         });
     };
     let entries = reader.entries(table);
-    if let Some(later) = entries.iter().find(|entry| matches!(entry.key, "credential" | "master")) {
-        let written = format!("`{{ {} = … }}`", later.key);
-        reader.not_yet(item, &written);
+    if entries.iter().any(|entry| entry.key == "credential") {
+        reader.not_yet(item, "`{ credential = … }`");
         return None;
     }
+    if entries.iter().any(|entry| entry.key == "master") {
+        return read_master(reader, &entries);
+    }
+    let alone = entries.len() == 1;
     let mut path: Option<Located<PathBuf>> = None;
     let (mut offset, mut size, mut sound) = (0, None, true);
     for entry in entries {
@@ -74,7 +97,9 @@ fn read_way(reader: &mut Reader<'_>, item: &Value<'_>) -> Option<Located<Unlock>
                 None => sound = false,
             },
             _ => {
-                reader.unknown_key(&entry, "a way of `unlock`", &KEY_FILE_KEYS);
+                // What is alone in its table may have been meant to be any of them.
+                let known: &[&str] = if alone { &TABLE_KEYS } else { &KEY_FILE_KEYS };
+                reader.unknown_key(&entry, "a way of `unlock`", known);
                 sound = false;
             }
         }
@@ -83,7 +108,7 @@ fn read_way(reader: &mut Reader<'_>, item: &Value<'_>) -> Option<Located<Unlock>
         return None;
     }
     let Some(path) = path else {
-        reader.refuse(item, "that is a table needs `key-file = \"/path\"`");
+        reader.refuse(item, "that is a table needs `key-file = \"/path\"` or `master = \"NAME\"`");
         return None;
     };
     Some(Located {
@@ -94,4 +119,21 @@ fn read_way(reader: &mut Reader<'_>, item: &Value<'_>) -> Option<Located<Unlock>
             size,
         },
     })
+}
+
+/// `{ master = "NAME" }`
+fn read_master(reader: &mut Reader<'_>, entries: &[Entry<'_>]) -> Option<Located<Unlock>> {
+    let (mut way, mut sound) = (None, true);
+    for entry in entries {
+        if entry.key == "master" {
+            way = reader.string(&entry.value).map(|name| Located {
+                value: Unlock::Master { name },
+                place: entry.value.place.clone(),
+            });
+        } else {
+            reader.unknown_key(entry, "a way of `unlock` by a master", &["master"]);
+            sound = false;
+        }
+    }
+    way.filter(|_| sound)
 }

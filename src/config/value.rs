@@ -34,6 +34,16 @@ pub(super) struct Located<T> {
     pub(super) place: Place,
 }
 
+impl<T> Located<T> {
+    /// Something else of the same place.
+    pub(super) fn with<U>(&self, value: U) -> Located<U> {
+        Located {
+            value,
+            place: self.place.clone(),
+        }
+    }
+}
+
 /// Reads the values of one file.
 pub(super) struct Reader<'c> {
     pub(super) file: usize,
@@ -140,6 +150,12 @@ impl Reader<'_> {
             );
         }
         found
+    }
+
+    /// How many wrong answers there may be.
+    pub(super) fn tries(&mut self, value: &Value<'_>) -> Option<u32> {
+        let tries = self.integer(value, &(0..=u64::from(u32::MAX)))?;
+        tries.try_into().ok()
     }
 
     /// A span of time: a string as systemd writes it, or a whole number of seconds.

@@ -49,6 +49,8 @@ pub(super) struct VolumeTable {
     pub(super) pools: Vec<Located<String>>,
     /// Where `initramfs = true` stands, if it does.
     pub(super) initramfs: Option<Place>,
+    /// The masters among its ways, entry by entry.
+    pub(super) masters: Vec<Located<String>>,
     /// Files that must be there before it can be opened: what each is ("header"), and where it lies.
     pub(super) files: Vec<(&'static str, Located<PathBuf>)>,
 }
@@ -69,6 +71,7 @@ pub(super) fn read(reader: &mut Reader<'_>, entry: &Entry<'_>, table: &DeTable<'
         mount: None,
         pools: Vec::new(),
         initramfs: None,
+        masters: Vec::new(),
         files: Vec::new(),
     };
     let entries = reader.entries(table);
@@ -125,19 +128,12 @@ fn read_key(reader: &mut Reader<'_>, read: &mut VolumeTable, entry: &Entry<'_>, 
         }
         "unlock" => {
             let Some(ways) = unlock::read(reader, value) else { return };
-            for Located { value, place } in &ways {
-                if let Unlock::KeyFile { path, .. } = value {
-                    let (value, place) = (path.clone(), place.clone());
-                    read.files.push(("key file", Located { value, place }));
-                }
-            }
+            read.files.extend(unlock::key_files(&ways));
+            read.masters = unlock::masters(&ways);
             volume.unlock = ways.into_iter().map(|way| way.value).collect();
         }
         "passphrase-group" => volume.passphrase_group = reader.string(value),
-        "tries" => {
-            let tries = reader.integer(value, &(0..=u64::from(u32::MAX)));
-            volume.tries = tries.and_then(|tries| tries.try_into().ok()).unwrap_or(volume.tries);
-        }
+        "tries" => volume.tries = reader.tries(value).unwrap_or(volume.tries),
         "after" => {
             read.after = reader.strings(value);
             volume.after = texts(&read.after);

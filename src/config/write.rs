@@ -1,8 +1,8 @@
-//! A volume's table as a person would write it: the way back of [`super::volume`]. Keys with their defaults are left out.
+//! The tables of volumes and masters as a person would write them: the way back of [`super::volume`] and [`super::master`]. Keys with their defaults are left out.
 
 use std::path::Path;
 
-use super::types::{Mount, Unlock, Volume};
+use super::types::{Master, Mount, Unlock, Volume};
 use crate::text;
 
 /// The table of a volume, header and keys, each on a line of its own. `None`: a path in it is not UTF-8, and TOML has nothing else.
@@ -20,8 +20,7 @@ pub fn volume_table(volume: &Volume) -> Option<String> {
         put("header", path(header)?);
     }
     if volume.unlock != default.unlock {
-        let ways: Option<Vec<String>> = volume.unlock.iter().map(way).collect();
-        put("unlock", format!("[{}]", ways?.join(", ")));
+        put("unlock", ways(&volume.unlock)?);
     }
     if let Some(group) = &volume.passphrase_group {
         put("passphrase-group", string(group));
@@ -66,6 +65,19 @@ pub fn volume_table(volume: &Volume) -> Option<String> {
     Some(table)
 }
 
+/// The table of a master, in the same way.
+pub fn master_table(master: &Master) -> Option<String> {
+    let default = Master::new(&master.name, master.header.clone());
+    let mut table = format!("[master.{}]\nheader = {}\n", key(&master.name), path(&master.header)?);
+    if master.unlock != default.unlock {
+        table.push_str(&format!("unlock = {}\n", ways(&master.unlock)?));
+    }
+    if master.tries != default.tries {
+        table.push_str(&format!("tries = {}\n", master.tries));
+    }
+    Some(table)
+}
+
 /// A TOML string on one line, in which nothing moves a cursor or turns the direction of what follows.
 pub fn string(text: &str) -> String {
     let mut written = String::from("\"");
@@ -91,6 +103,11 @@ fn path(path: &Path) -> Option<String> {
 fn strings(texts: &[String]) -> String {
     let all: Vec<String> = texts.iter().map(|text| string(text)).collect();
     format!("[{}]", all.join(", "))
+}
+
+fn ways(ways: &[Unlock]) -> Option<String> {
+    let all: Option<Vec<String>> = ways.iter().map(way).collect();
+    Some(format!("[{}]", all?.join(", ")))
 }
 
 fn way(way: &Unlock) -> Option<String> {
@@ -179,11 +196,36 @@ mod tests {
         volume.pools = vec!["vm".into(), "größe".into()];
         texts.push_str(&comes_back(&volume));
         assert!(texts.contains("l\\u202Eabel"), "{texts}");
-        // It names another volume, so it cannot be read alone.
+        // It names another volume and a master, so it cannot be read alone.
         volume.after = vec!["mail".into()];
+        volume.unlock = vec![Unlock::Master { name: "office".into() }];
         texts.extend(volume_table(&volume));
         for key in super::super::volume::KEYS {
             assert!(texts.contains(&format!("\n{key} = ")), "{key} is never written");
+        }
+        assert!(texts.contains("unlock = [{ master = \"office\" }]\n"));
+    }
+
+    #[test]
+    fn a_master_comes_back_as_it_was() {
+        let mut master = Master::new("office.2", "/etc/virt-unlock/masters/office.luks".into());
+        let read = |master: &Master| {
+            let text = master_table(master).expect("it is UTF-8");
+            let config = super::super::parse(&[("/test".into(), text.clone())]).unwrap_or_else(|problems| panic!("{problems}"));
+            assert_eq!(config.masters, std::slice::from_ref(master), "{text}");
+            text
+        };
+        let plain = "[master.\"office.2\"]\nheader = \"/etc/virt-unlock/masters/office.luks\"\n";
+        assert_eq!(read(&master), plain);
+        let key_file = Unlock::KeyFile {
+            path: "/root/key".into(),
+            offset: 0,
+            size: Some(64),
+        };
+        (master.unlock, master.tries) = (vec![key_file, Unlock::Passphrase], 0);
+        let text = read(&master);
+        for key in super::super::master::KEYS {
+            assert!(text.contains(&format!("\n{key} = ")), "{key} is never written");
         }
     }
 

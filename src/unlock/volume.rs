@@ -78,7 +78,6 @@ impl Unlocker {
                     Asked::Through(ending) => return ending,
                     Asked::GivenUp(words) => tried.push(words),
                 },
-                Unlock::Master { name } => tried.push(format!("master {name} was not opened")),
                 Unlock::KeyFile { path, offset, size } => {
                     let key = Key::File {
                         path: path.clone(),
@@ -93,6 +92,11 @@ impl Unlocker {
                         }
                         result => return self.ending(way, result, &format!("opened by key file {}", path.display())),
                     }
+                }
+                Unlock::Master { name } => {
+                    let words = format!("master {name}: this program cannot open masters");
+                    progress.warning(words.clone());
+                    tried.push(words);
                 }
             }
         }

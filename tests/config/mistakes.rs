@@ -44,11 +44,11 @@ fn unknown_keys_and_tables() {
         ),
         (
             "[guest.mail]\n",
-            "1:2: unknown table `guest`; known tables: `host`, `volume`, `domain`",
+            "1:2: unknown table `guest`; known tables: `host`, `volume`, `master`, `domain`",
         ),
         (
             "colour = true\n",
-            "1:1: unknown key `colour`; known tables: `host`, `volume`, `domain`",
+            "1:1: unknown key `colour`; known tables: `host`, `volume`, `master`, `domain`",
         ),
         (
             "hold-login = '0'\n",
@@ -101,10 +101,6 @@ fn unknown_keys_and_tables() {
 fn later_work_is_not_supported_yet() {
     check(&[
         (
-            "[master.usb]\n",
-            "1:2: the table `master` is not supported yet by this version of virt-unlock",
-        ),
-        (
             "[secret.mail]\n",
             "1:2: the table `secret` is not supported yet by this version of virt-unlock",
         ),
@@ -133,10 +129,6 @@ fn later_work_is_not_supported_yet() {
         (
             "unlock = [{ credential = 'mail' }]",
             "3:11: `{ credential = … }` is not supported yet by this version of virt-unlock",
-        ),
-        (
-            "unlock = [{ master = 'usb' }]",
-            "3:11: `{ master = … }` is not supported yet by this version of virt-unlock",
         ),
     ]);
 }
@@ -223,7 +215,7 @@ fn wrong_types() {
         ),
         (
             "unlock = [1]",
-            "3:11: an entry of `unlock` must be \"passphrase\" or { key-file = \"/path\" }, but this is an integer",
+            "3:11: an entry of `unlock` must be \"passphrase\" or a table such as { key-file = \"/path\" }, but this is an integer",
         ),
         (
             "after = [1]",
@@ -334,7 +326,7 @@ fn values_that_a_volume_cannot_have() {
         ),
         (
             "unlock = [{}]",
-            "3:11: an entry of `unlock` that is a table needs `key-file = \"/path\"`",
+            "3:11: an entry of `unlock` that is a table needs `key-file = \"/path\"` or `master = \"NAME\"`",
         ),
         (
             "unlock = [{ key-file = 'a' }]",
@@ -416,6 +408,118 @@ fn names_that_nobody_has_and_things_that_two_have() {
             "8:10: the pool `p` is named by volume `a` too; a pool lies on one volume",
         ),
     ]);
+}
+
+#[test]
+fn masters_that_cannot_be() {
+    check(&[
+        (
+            "[master.office]\n",
+            "1:9: [master.office] needs `header = \"…\"`: the file that is its LUKS header",
+        ),
+        (
+            "[master.office]\nheader = 'office.luks'\n",
+            "2:10: `header` must be an absolute path, but `office.luks` does not start with `/`",
+        ),
+        (
+            "[master.office]\nheader = '/a'\ndevice = '/dev/a'\n",
+            "3:1: unknown key `device` in [master.office]; known keys: `header`, `unlock`, `tries`",
+        ),
+        (
+            "[master.office]\nheader = '/a'\ntries = -1\n",
+            "3:9: `tries` must be between 0 and 4294967295, but this is `-1`",
+        ),
+        (
+            "[master.office]\nheader = '/a'\nunlock = [{ master = 'other' }]\n[master.other]\nheader = '/b'\n",
+            "3:22: a master cannot be opened by a master: give it ways of its own",
+        ),
+        (
+            "[master.'of fice']\nheader = '/a'\n",
+            "1:9: a master cannot be named `of fice`: only letters and digits of ASCII and `-._` make its name, and it begins with neither \
+             `-` nor `.`",
+        ),
+        (
+            "[master]\nheader = '/a'\n",
+            "2:1: `header` stands in [master] itself; it belongs below a header with a name: [master.NAME]",
+        ),
+        ("[[master]]\n", "1:3: `master` is a table, not an array: write [master.NAME]"),
+        (
+            "[master.a]\nheader = '/m/a'\n[master.b]\nheader = '/m//a'\n",
+            "4:10: the masters `a` and `b` have the same header; a header can be only one master",
+        ),
+    ]);
+    check_volume(&[
+        (
+            "unlock = [{ master = 1 }]",
+            "3:22: `master` must be a string (in double quotes), but this is an integer",
+        ),
+        (
+            "unlock = [{ master = 'office', tries = 3 }]",
+            "3:32: unknown key `tries` in a way of `unlock` by a master; known keys: `master`",
+        ),
+        (
+            "unlock = [{ mastre = 'office' }]",
+            "3:13: unknown key `mastre` in a way of `unlock`; did you mean `master`?",
+        ),
+        (
+            "unlock = [{ master = 'offcie' }]\n[master.office]\nheader = '/m/office'",
+            "3:22: unknown master `offcie` in `unlock` of [volume.mail]; did you mean `office`?",
+        ),
+        (
+            "unlock = ['passphrase', { master = 'office' }]",
+            "3:36: unknown master `office` in `unlock` of [volume.mail]; there are no masters",
+        ),
+        (
+            "unlock = [{ master = 'office' }, { master = 'office' }]\n[master.office]\nheader = '/m/office'",
+            "3:34: this way stands twice in `unlock`",
+        ),
+    ]);
+    let twice = complaints(&["[master.a]\nheader = '/a'\n", "[master.a]\n"]);
+    assert_eq!(
+        twice,
+        ["2:1:9: the table [master.a] stands twice; write all its keys below one header, in one file"]
+    );
+}
+
+#[test]
+fn masters_that_lie_where_they_cannot_be_had() {
+    let text = |volume: &str, master: &str| {
+        format!(
+            "[volume.vm]\ndevice = '/dev/vm'\nmount = '/srv'\n[volume.mail]\ndevice = '/dev/mail'\nunlock = [{{ master = 'a' }}]\n{volume}\n\
+             [master.a]\n{master}\n"
+        )
+    };
+    for (volume, master, complaint) in [
+        (
+            "",
+            "header = '/srv/a'",
+            "6:22: the header of master `a` lies on the mount of volume `vm`: [volume.mail] needs `after = [\"vm\"]`",
+        ),
+        (
+            "",
+            "header = '/a'\nunlock = [{ key-file = '/srv/key' }]",
+            "6:22: the key file of master `a` lies on the mount of volume `vm`: [volume.mail] needs `after = [\"vm\"]`",
+        ),
+        (
+            "mount = '/mail'",
+            "header = '/mail/a'",
+            "6:22: the header of master `a` lies on volume `mail`, which it opens: move the header",
+        ),
+    ] {
+        assert_eq!(complaints(&[&text(volume, master)]), [complaint]);
+    }
+    assert_eq!(complaints(&[&text("after = ['vm']", "header = '/srv/a'")]), [""; 0]);
+    let early = complaints(&[
+        "[volume.vm]\ndevice = '/dev/vm'\nmount = '/srv'\ninitramfs = true\n[volume.mail]\ndevice = '/dev/mail'\n\
+          unlock = [{ master = 'a' }]\nafter = ['vm']\ninitramfs = true\n[master.a]\nheader = '/srv/a'\n",
+    ]);
+    assert_eq!(
+        early,
+        [
+            "7:22: the header of master `a` lies on volume `vm`, which is not mounted in the initramfs: move the header, or take out \
+          `initramfs`"
+        ]
+    );
 }
 
 #[test]
@@ -558,7 +662,7 @@ fn one_error_of_syntax_hides_nothing_else() {
             "1:10:1: this is not valid TOML: missing comma between array elements, expected `,`; look above: something that was begun there has no end",
             "1:12:17: this is not valid TOML: invalid basic string, expected `\"`",
             "1:14:9: `start` must be true, false or \"autostart\", but this is `1`",
-            "2:1:1: unknown key `colour`; known tables: `host`, `volume`, `domain`"
+            "2:1:1: unknown key `colour`; known tables: `host`, `volume`, `master`, `domain`"
         ]
     );
 }
