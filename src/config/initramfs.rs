@@ -41,7 +41,7 @@ pub fn files_for_initramfs(config: &Config) -> Vec<PathBuf> {
 fn key_files(ways: &[Unlock]) -> impl Iterator<Item = &Path> {
     ways.iter().filter_map(|way| match way {
         Unlock::KeyFile { path, .. } => Some(path.as_path()),
-        Unlock::Passphrase | Unlock::Master { .. } => None,
+        _ => None,
     })
 }
 

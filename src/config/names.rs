@@ -10,6 +10,9 @@ const LONGEST_MAPPING: usize = 127;
 /// The longest name of a unit, in bytes: `UNIT_NAME_MAX` of systemd's basic/unit-name.h without the terminating zero.
 const LONGEST_UNIT: usize = 255;
 
+/// The longest name of a credential, in bytes: `FDNAME_MAX` of systemd's basic/fd-util.h.
+const LONGEST_CREDENTIAL: usize = 255;
+
 /// Directories of the running system: a mount there would hide it.
 const SYSTEM: [&str; 18] = [
     "/", "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/root", "/run", "/sbin", "/sys", "/tmp", "/usr",
@@ -85,6 +88,27 @@ pub(super) fn check_domain(name: &str) -> Result<(), String> {
             "a domain cannot be named {}: libvirt has no {wrong} in its names",
             quoted(name)
         ));
+    }
+    Ok(())
+}
+
+/// What keeps a credential of systemd's from having this name (`credential_name_valid` in systemd's shared/creds-util.c).
+pub(super) fn check_credential(name: &str) -> Result<(), String> {
+    let shown = quoted(name);
+    if let Some(wrong) = name
+        .chars()
+        .find(|c| !(c.is_ascii_graphic() || *c == ' ') || "/:".contains(*c))
+    {
+        let wrong = quoted(&wrong.to_string());
+        return Err(format!(
+            "cannot be {shown}: systemd has no {wrong} in the names of credentials; it is a name, such as `mail`, and not a path"
+        ));
+    }
+    if matches!(name, "." | "..") {
+        return Err(format!("cannot be {shown}, which names a folder"));
+    }
+    if name.len() > LONGEST_CREDENTIAL {
+        return Err(format!("is too long: it has {} bytes, {LONGEST_CREDENTIAL} fit", name.len()));
     }
     Ok(())
 }
@@ -184,6 +208,23 @@ mod tests {
         }
         for bad in ["", "a/b", "a\nb"] {
             assert!(check_domain(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn credentials_have_names_that_systemd_takes() {
+        for good in ["mail", "mail.key", "a b@c", &"x".repeat(255)] {
+            assert_eq!(check_credential(good), Ok(()), "{good:?}");
+        }
+        for (bad, words) in [
+            ("..", "a folder"),
+            ("/etc/key", "no `/`"),
+            ("mail:key", "no `:`"),
+            ("größe", "no `ö`"),
+            (&*"x".repeat(256), "256 bytes"),
+        ] {
+            let error = check_credential(bad).unwrap_err();
+            assert!(error.contains(words), "{bad:?}: {error}");
         }
     }
 

@@ -212,6 +212,11 @@ pub enum Unlock {
         /// The master's name.
         name: String,
     },
+    /// The bytes of a credential that systemd gives the unit (systemd.exec(5)).
+    Credential {
+        /// Its name.
+        name: String,
+    },
 }
 
 impl fmt::Display for Unlock {
@@ -220,6 +225,7 @@ impl fmt::Display for Unlock {
             Self::Passphrase => f.write_str("passphrase"),
             Self::KeyFile { path, .. } => write!(f, "key file {}", path.display()),
             Self::Master { name } => write!(f, "master {name}"),
+            Self::Credential { name } => write!(f, "credential {name}"),
         }
     }
 }

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
+use super::names;
 use super::types::Unlock;
 use super::value::{Entry, Located, Reader, Value};
 use crate::secret::MAX_KEY;
 
 /// What tells the ways apart that are tables.
-const TABLE_KEYS: [&str; 2] = ["key-file", "master"];
+const TABLE_KEYS: [&str; 3] = ["key-file", "credential", "master"];
 const KEY_FILE_KEYS: [&str; 3] = ["key-file", "key-file-offset", "key-file-size"];
+const CREDENTIAL_KEYS: [&str; 1] = ["credential"];
 const EXPECTED: &str = "an array of ways such as [\"passphrase\", { key-file = \"/path\" }]";
 
 /// The ways with their places; a key file's place is that of its path, a master's that of its name. `None`: something is wrong.
@@ -40,7 +42,7 @@ pub(super) fn read(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Vec<Loc
 pub(super) fn key_files(ways: &[Located<Unlock>]) -> Vec<(&'static str, Located<PathBuf>)> {
     let of = |way: &Located<Unlock>| match &way.value {
         Unlock::KeyFile { path, .. } => Some(way.with(path.clone())),
-        Unlock::Passphrase | Unlock::Master { .. } => None,
+        _ => None,
     };
     ways.iter().filter_map(of).map(|file| ("key file", file)).collect()
 }
@@ -66,13 +68,41 @@ fn read_way(reader: &mut Reader<'_>, item: &Value<'_>) -> Option<Located<Unlock>
         });
     };
     let entries = reader.entries(table);
-    if entries.iter().any(|entry| entry.key == "credential") {
-        reader.not_yet(item, "`{ credential = … }`");
-        return None;
-    }
-    if entries.iter().any(|entry| entry.key == "master") {
+    let has = |key: &str| entries.iter().any(|entry| entry.key == key);
+    if has("master") {
         return read_master(reader, &entries);
     }
+    let value = if has("credential") {
+        read_credential(reader, &entries)?
+    } else {
+        return read_key_file(reader, item, &entries);
+    };
+    Some(Located {
+        place: item.place.clone(),
+        value,
+    })
+}
+
+/// `{ credential = "NAME" }`
+fn read_credential(reader: &mut Reader<'_>, entries: &[Entry<'_>]) -> Option<Unlock> {
+    let mut credential = None;
+    let mut sound = true;
+    for entry in entries {
+        if entry.key != "credential" {
+            reader.unknown_key(entry, "a way by `credential`", &CREDENTIAL_KEYS);
+            sound = false;
+        } else if let Some(name) = reader.string(&entry.value) {
+            match names::check_credential(&name) {
+                Ok(()) => credential = Some(Unlock::Credential { name }),
+                Err(words) => reader.refuse(&entry.value, words),
+            }
+        }
+    }
+    credential.filter(|_| sound)
+}
+
+/// `{ key-file = "/path", … }`, with the place of the path.
+fn read_key_file(reader: &mut Reader<'_>, item: &Value<'_>, entries: &[Entry<'_>]) -> Option<Located<Unlock>> {
     let alone = entries.len() == 1;
     let mut path: Option<Located<PathBuf>> = None;
     let (mut offset, mut size, mut sound) = (0, None, true);
@@ -99,7 +129,7 @@ fn read_way(reader: &mut Reader<'_>, item: &Value<'_>) -> Option<Located<Unlock>
             _ => {
                 // What is alone in its table may have been meant to be any of them.
                 let known: &[&str] = if alone { &TABLE_KEYS } else { &KEY_FILE_KEYS };
-                reader.unknown_key(&entry, "a way of `unlock`", known);
+                reader.unknown_key(entry, "a way of `unlock`", known);
                 sound = false;
             }
         }

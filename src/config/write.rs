@@ -124,6 +124,7 @@ fn way(way: &Unlock) -> Option<String> {
             Some(words + " }")
         }
         Unlock::Master { name } => Some(format!("{{ master = {} }}", string(name))),
+        Unlock::Credential { name } => Some(format!("{{ credential = {} }}", string(name))),
     }
 }
 
@@ -172,7 +173,8 @@ mod tests {
             offset,
             size,
         };
-        volume.unlock = vec![key_file(0, None), key_file(512, Some(64)), Unlock::Passphrase];
+        let credential = Unlock::Credential { name: "mail.key".into() };
+        volume.unlock = vec![key_file(0, None), key_file(512, Some(64)), credential, Unlock::Passphrase];
         volume.passphrase_group = Some("guests".into());
         volume.tries = 0;
         volume.device_timeout = Duration::from_secs(3600 + 30);

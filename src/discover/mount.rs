@@ -187,7 +187,7 @@ pub(super) fn order(candidates: &mut [Candidate<'_>]) {
         let volume = &candidate.volume;
         let key_files = volume.unlock.iter().filter_map(|way| match way {
             Unlock::KeyFile { path, .. } => Some(path.as_path()),
-            Unlock::Passphrase | Unlock::Master { .. } => None,
+            _ => None,
         });
         let places: Vec<&Path> = key_files
             .chain(volume.header.as_deref())

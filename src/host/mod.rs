@@ -2,6 +2,7 @@
 //! The fake host of the tests implements the same ports. Nothing here knows of plans.
 
 pub mod child;
+mod credentials;
 pub mod devices;
 pub mod domain_xml;
 pub mod keyring;

@@ -133,6 +133,11 @@ pub enum Key {
         /// The keyslot that it opens: this one alone is tried.
         keyslot: u32,
     },
+    /// The bytes of a credential of systemd's (systemd.exec(5)).
+    Credential {
+        /// Its name.
+        name: String,
+    },
 }
 
 /// What a LUKS header says.
@@ -204,6 +209,9 @@ pub enum OpenError {
     /// The key file cannot be read.
     #[error("the key file cannot be read: {0}")]
     KeyFile(String),
+    /// What should give the key does not; the words say what is missing and what to do.
+    #[error("{0}")]
+    NoKey(String),
     /// Cancelled.
     #[error("cancelled")]
     Cancelled,

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::child::{Child, Interrupted, Output};
 use super::worker::{self, Job, KeyFile, Place, Request};
-use super::{CloseError, Header, Key, OpenError, Volumes};
+use super::{CloseError, Header, Key, OpenError, Volumes, credentials};
 use crate::cancel::Cancel;
 use crate::config::{Master, OpenFlags, Volume};
 use crate::secret::Secret;
@@ -56,7 +56,7 @@ impl Cryptsetup {
             key_file,
             passphrase,
             keyslot,
-        } = parts(key);
+        } = parts(key)?;
         let job = Job::Open {
             place: place(volume, device),
             name: name.map(str::to_owned),
@@ -64,7 +64,8 @@ impl Cryptsetup {
             key_file,
             keyslot,
         };
-        self.run(job, passphrase, OPEN_LIMIT, cancel)?
+        self.run::<Result<(), OpenError>>(job, passphrase, OPEN_LIMIT, cancel)?
+            .map_err(|error| of_key(key, error))
     }
 
     /// The result of one job; `T` is the type that [`Job`] says.
@@ -152,12 +153,13 @@ impl Volumes for Cryptsetup {
             key_file,
             passphrase,
             keyslot: _,
-        } = parts(key);
+        } = parts(key)?;
         let job = Job::OpenMaster {
             header: master.header.clone(),
             key_file,
         };
         self.run_for_key(job, passphrase, OPEN_LIMIT, cancel)
+            .map_err(|error| of_key(key, error))
     }
 
     fn close(&self, name: &str, cancel: &Cancel) -> Result<(), CloseError> {
@@ -172,19 +174,28 @@ struct Parts<'a> {
     keyslot: Option<u32>,
 }
 
-fn parts(key: &Key) -> Parts<'_> {
+fn parts(key: &Key) -> Result<Parts<'_>, OpenError> {
     let (key_file, passphrase, keyslot) = match key {
         Key::Passphrase(passphrase) => (None, Some(passphrase), None),
         Key::File { path, offset, size } => {
             let (path, offset, size) = (path.clone(), *offset, *size);
             (Some(KeyFile { path, offset, size }), None, None)
         }
+        Key::Credential { name } => (Some(credentials::find(name).map_err(OpenError::NoKey)?), None, None),
         Key::Derived { key, keyslot } => (None, Some(key), Some(*keyslot)),
     };
-    Parts {
+    Ok(Parts {
         key_file,
         passphrase,
         keyslot,
+    })
+}
+
+/// Nobody has put a credential's file where it is read.
+fn of_key(key: &Key, error: OpenError) -> OpenError {
+    match (key, error) {
+        (Key::Credential { .. }, OpenError::KeyFile(words)) => OpenError::NoKey(words),
+        (_, error) => error,
     }
 }
 

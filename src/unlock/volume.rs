@@ -70,7 +70,7 @@ impl Unlocker {
     }
 
     fn try_ways(&self, way: &OnTheWay<'_>) -> Ending {
-        let (volume, progress) = (way.volume, way.progress);
+        let volume = way.volume;
         let mut tried: Vec<String> = Vec::new();
         for unlock in &volume.unlock {
             match unlock {
@@ -84,23 +84,38 @@ impl Unlocker {
                         offset: *offset,
                         size: *size,
                     };
-                    match self.open(way, &key) {
-                        Err(error @ (OpenError::WrongKey | OpenError::KeyFile(_))) => {
-                            let words = format!("key file {}: {error}", path.display());
-                            progress.warning(words.clone());
-                            tried.push(words);
-                        }
-                        result => return self.ending(way, result, &format!("opened by key file {}", path.display())),
+                    match self.try_key(way, &key, &format!("key file {}", path.display())) {
+                        Asked::Through(ending) => return ending,
+                        Asked::GivenUp(words) => tried.push(words),
+                    }
+                }
+                Unlock::Credential { name } => {
+                    let key = Key::Credential { name: name.clone() };
+                    match self.try_key(way, &key, &format!("credential {name}")) {
+                        Asked::Through(ending) => return ending,
+                        Asked::GivenUp(words) => tried.push(words),
                     }
                 }
                 Unlock::Master { name } => {
                     let words = format!("master {name}: this program cannot open masters");
-                    progress.warning(words.clone());
+                    way.progress.warning(words.clone());
                     tried.push(words);
                 }
             }
         }
         Outcome::Failed(format!("{}; `virt-unlock up {}` tries again", tried.join("; "), volume.name)).of(Kind::VolumeGivenUp)
+    }
+
+    /// Tries a key that nobody has to be asked for. Why it does not open the volume is said, for the next way may.
+    fn try_key(&self, way: &OnTheWay<'_>, key: &Key, what: &str) -> Asked {
+        match self.open(way, key) {
+            Err(error @ (OpenError::WrongKey | OpenError::KeyFile(_) | OpenError::NoKey(_))) => {
+                let words = format!("{what}: {error}");
+                way.progress.warning(words.clone());
+                Asked::GivenUp(words)
+            }
+            result => Asked::Through(self.ending(way, result, &format!("opened by {what}"))),
+        }
     }
 
     /// One key, one derivation, as soon as there is memory for it.

@@ -1,14 +1,15 @@
 //! `virt-unlock check`: the configuration against this host. Every problem at once, each with its remedy. Changes nothing.
 
 mod initramfs;
+mod ways;
 
 use std::time::Duration;
 
 use super::session::Session;
-use super::surroundings::{Surroundings, key_file_fault, writable_by_others};
+use super::surroundings::{Surroundings, writable_by_others};
 use super::{App, Failure, Verdict, answer};
 use crate::cancel::Cancel;
-use crate::config::{Config, Unlock, Volume};
+use crate::config::{Config, Volume};
 use crate::event::Events;
 use crate::facts::{DomainFacts, Facts, LibvirtFacts, Mapping, MountState};
 use crate::graph::Placement;
@@ -36,6 +37,8 @@ pub(super) fn check(app: &App) -> Result<Verdict, Failure> {
         let device = facts.volumes.get(&volume.name).and_then(|found| found.device.clone());
         let header = device.map(|device| session.host.volumes.probe(volume, &device.path, &cancel));
         findings.extend(of_volume(volume, &facts, header.as_ref(), &around));
+        let credentials = |unit: &str| session.systemd.credentials(unit, &cancel).ok();
+        findings.extend(ways::of_ways(volume, credentials));
         findings.extend(of_memory(volume, header.as_ref(), session.host.devices.memory_available()));
         if let (Some(mount), MountState::None) = (&volume.mount, mount_state(&facts, volume)) {
             let count = session.host.devices.entries_below(&mount.at);
@@ -235,17 +238,6 @@ fn of_volume(volume: &Volume, facts: &Facts, header: Option<&Result<Header, Open
             "is in /etc/crypttab too: the boot asks for it there, and its LVM wakes up on this host",
             format!("remove the line of {name} from /etc/crypttab, then: systemctl daemon-reload"),
         ));
-    }
-    for unlock in &volume.unlock {
-        if let Unlock::KeyFile { path, .. } = unlock {
-            found.extend(key_file_fault(path).map(|what| {
-                Finding::warning(
-                    &about,
-                    format!("key file {}: {what}", path.display()),
-                    format!("chown root: {0}; chmod 0400 {0}", path.display()),
-                )
-            }));
-        }
     }
     found.extend(of_mount(volume, facts, around));
     found

@@ -9,3 +9,4 @@ mod opening;
 mod questions;
 mod starting;
 mod stopping;
+mod ways;

@@ -26,6 +26,10 @@ impl World {
                 None => return Err(OpenError::KeyFile("No such file or directory".to_owned())),
             },
             Key::Derived { key, .. } => key.expose().to_vec(),
+            Key::Credential { name } => match self.credentials.get(name) {
+                Some(bytes) => bytes.clone(),
+                None => return Err(OpenError::NoKey("its unit has no credential of this name".to_owned())),
+            },
         };
         let fits = self.volumes[&name].keys.contains(&bytes);
         if !fits {

@@ -39,6 +39,8 @@ pub struct World {
     pub libvirt_away: usize,
     /// Key files.
     pub files: BTreeMap<PathBuf, Vec<u8>>,
+    /// Credentials of the unit.
+    pub credentials: BTreeMap<String, Vec<u8>>,
     /// Memory without derivations, in bytes.
     pub memory: u64,
     /// What derivations take now, in bytes.
@@ -136,6 +138,7 @@ impl Default for World {
             domains: BTreeMap::new(),
             libvirt_away: 0,
             files: BTreeMap::new(),
+            credentials: BTreeMap::new(),
             memory: 1 << 40,
             memory_taken: 0,
             most_derivations: 0,

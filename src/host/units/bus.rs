@@ -15,6 +15,7 @@ const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER: &str = "/org/freedesktop/systemd1";
 const MANAGER_INTERFACE: &str = "org.freedesktop.systemd1.Manager";
 const UNIT_INTERFACE: &str = "org.freedesktop.systemd1.Unit";
+const SERVICE_INTERFACE: &str = "org.freedesktop.systemd1.Service";
 const MOUNT_INTERFACE: &str = "org.freedesktop.systemd1.Mount";
 
 /// Why systemd did not do what it was told.
@@ -129,6 +130,17 @@ impl Bus {
     /// How the last run of a mount unit ended: `success`, `exit-code`, `timeout`, …
     pub(super) fn mount_result(&self, unit: &Unit, cancel: &Cancel) -> Result<String, BusError> {
         self.property(&unit.path, MOUNT_INTERFACE, "Result", cancel)
+    }
+
+    /// The names of the credentials that a service loads from files when it starts (`LoadCredential=` and `LoadCredentialEncrypted=` of
+    /// systemd.exec(5)).
+    pub(super) fn credentials(&self, unit: &Unit, cancel: &Cancel) -> Result<Vec<String>, BusError> {
+        let mut names = Vec::new();
+        for property in ["LoadCredential", "LoadCredentialEncrypted"] {
+            let found: Vec<(String, String)> = self.property(&unit.path, SERVICE_INTERFACE, property, cancel)?;
+            names.extend(found.into_iter().map(|(name, _)| name));
+        }
+        Ok(names)
     }
 
     /// The number of the last run of a unit, as the journal has it.

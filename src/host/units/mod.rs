@@ -63,6 +63,15 @@ impl Systemd {
         Ok(Bus::connect(Duration::ZERO, cancel)?.unit(name, cancel)?.is_down())
     }
 
+    /// The names of the credentials that a service loads from files when it starts.
+    ///
+    /// # Errors
+    /// When systemd does not answer, or says no.
+    pub fn credentials(&self, name: &str, cancel: &Cancel) -> Result<Vec<String>, BusError> {
+        let bus = Bus::connect(Duration::ZERO, cancel)?;
+        bus.credentials(&bus.unit(name, cancel)?, cancel)
+    }
+
     /// The units that are active or on their way there and whose names match a pattern (`virt-unlock@*.service`).
     ///
     /// # Errors

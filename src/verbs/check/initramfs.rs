@@ -33,6 +33,13 @@ pub(super) fn of_initramfs(config: &Config, around: &Surroundings) -> Vec<Findin
                 "keep /boot on an encrypted disk, or take `initramfs` out",
             ));
         }
+        if volume.unlock.iter().any(|way| matches!(way, Unlock::Credential { .. })) {
+            found.push(Finding::warning(
+                format!("volume {}", volume.name),
+                "its credential is not in the initramfs, unless a drop-in of virt-unlock-initramfs.service is: the next way is tried there",
+                "take `initramfs` out, or bring a drop-in and the credential's file by dracut's install_items (dracut.conf(5))",
+            ));
+        }
     }
     found
 }

@@ -1,7 +1,7 @@
 //! Findings from facts that are made up.
 
 use super::*;
-use crate::config::DeviceSpec;
+use crate::config::{DeviceSpec, Unlock};
 use crate::facts::{DomainState, Source, VolumeFacts};
 use std::collections::BTreeMap;
 
@@ -109,6 +109,9 @@ fn what_an_initramfs_cannot_do_is_said() {
         "{found:?}"
     );
     config.host.hold_login = Duration::from_secs(90);
+    config.volumes[0].unlock = vec![Unlock::Credential { name: "mail".into() }];
+    let found = whats(&config, true);
+    assert!(found.len() == 1 && found[0].contains("its credential is not in"), "{found:?}");
     config.volumes[0].unlock = vec![Unlock::Passphrase];
     assert_eq!(whats(&config, true), [""; 0]);
 }
