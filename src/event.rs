@@ -64,6 +64,60 @@ pub enum Kind {
     ConfigWrong,
 }
 
+/// What a layer spends a stretch of its way with, where it is somebody else who takes the time: a person, libcryptsetup, libvirt, a
+/// filesystem. The timeline is drawn of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Its device is not there yet.
+    Device,
+    /// Its LUKS header is read.
+    Header,
+    /// A question is open.
+    Question,
+    /// It waits for a processor, or for memory, to derive the key.
+    Room,
+    /// A key is derived, and the volume opened with it.
+    Key,
+    /// Its filesystem is checked and mounted.
+    Mount,
+    /// libvirt starts a pool and reads its volumes.
+    Pool,
+    /// libvirt reads the definition of a guest.
+    Definition,
+    /// libvirt starts a guest.
+    Start,
+}
+
+impl Phase {
+    /// All of them, in the order in which a layer goes through them.
+    pub const ALL: [Self; 9] = [
+        Self::Device,
+        Self::Header,
+        Self::Question,
+        Self::Room,
+        Self::Key,
+        Self::Mount,
+        Self::Pool,
+        Self::Definition,
+        Self::Start,
+    ];
+
+    /// Its word in the journal.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Device => "device",
+            Self::Header => "header",
+            Self::Question => "question",
+            Self::Room => "room",
+            Self::Key => "key",
+            Self::Mount => "mount",
+            Self::Pool => "pool",
+            Self::Definition => "definition",
+            Self::Start => "start",
+        }
+    }
+}
+
 /// What happened. The words are sentences without the layer's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Happened {
@@ -73,6 +127,10 @@ pub enum Happened {
     Waiting(String),
     /// A question is open.
     Asking(String),
+    /// A stretch of its way begins.
+    Begun(Phase),
+    /// That stretch is over.
+    Over(Phase),
     /// Worth saying, no more.
     Note(String),
     /// Something is not as it should be, and it went on all the same.
@@ -208,6 +266,14 @@ impl Progress<'_> {
     pub fn asking(&self, words: impl Into<String>) {
         self.events
             .tell(Some(self.layer), Kind::QuestionOpen, Happened::Asking(words.into()));
+    }
+
+    /// Does `work`, and says when it began and when it was over.
+    pub fn during<T>(&self, phase: Phase, work: impl FnOnce() -> T) -> T {
+        self.events.say(Some(self.layer), Happened::Begun(phase));
+        let done = work();
+        self.events.say(Some(self.layer), Happened::Over(phase));
+        done
     }
 
     /// Worth saying.

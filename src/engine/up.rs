@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::walk::Hands;
 use crate::cancel::Cancel;
 use crate::config::{Config, Volume};
-use crate::event::{Ending, Kind, Outcome, Progress};
+use crate::event::{Ending, Kind, Outcome, Phase, Progress};
 use crate::facts::{DomainFacts, Facts, Mapping, MountState, VolumeFacts};
 use crate::graph::{Layer, Placement};
 use crate::host::watch::{self, Watch};
@@ -110,7 +110,7 @@ impl<'a> Up<'a> {
             ));
         }
         progress.working("checking the filesystem and mounting it");
-        match self.host.mounts.mount(volume, mount, cancel) {
+        match progress.during(Phase::Mount, || self.host.mounts.mount(volume, mount, cancel)) {
             Ok(()) => {}
             Err(MountError::Cancelled) => return Outcome::Cancelled,
             Err(error) => return Outcome::Failed(error.to_string()),
@@ -124,7 +124,8 @@ impl<'a> Up<'a> {
 
     fn start_pool(&self, name: &str, hypervisor: &dyn Hypervisor, progress: Progress<'_>, cancel: &Cancel) -> Outcome {
         progress.working("starting and reading its volumes");
-        match self.patiently(progress, cancel, || hypervisor.start_pool(name, cancel)) {
+        let start = || hypervisor.start_pool(name, cancel);
+        match progress.during(Phase::Pool, || self.patiently(progress, cancel, start)) {
             Ok(()) => Outcome::Done("started".to_owned()),
             Err(HypervisorError::Cancelled) => Outcome::Cancelled,
             Err(error) => Outcome::Failed(error.to_string()),
@@ -138,7 +139,8 @@ impl<'a> Up<'a> {
         loop {
             // Read again: its definition may have changed while it waited, and each image of a backing chain can be read only once
             // the volume that it lies on is mounted.
-            let found = match self.patiently(progress, cancel, || hypervisor.domain(uuid, cancel)) {
+            let read = || hypervisor.domain(uuid, cancel);
+            let found = match progress.during(Phase::Definition, || self.patiently(progress, cancel, read)) {
                 Ok(Some(found)) => found,
                 Ok(None) => return Outcome::Failed("libvirt has no such domain any more".to_owned()),
                 Err(HypervisorError::Cancelled) => return Outcome::Cancelled,
@@ -151,7 +153,8 @@ impl<'a> Up<'a> {
             }
         }
         progress.working("starting");
-        match self.patiently(progress, cancel, || hypervisor.start(uuid, cancel)) {
+        let start = || hypervisor.start(uuid, cancel);
+        match progress.during(Phase::Start, || self.patiently(progress, cancel, start)) {
             Ok(()) => Outcome::Done("started".to_owned()),
             Err(HypervisorError::Cancelled) => {
                 // The lock is held until it is known what became of it: the way down that waits for it must see this guest.

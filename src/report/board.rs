@@ -24,7 +24,10 @@ impl Board {
     /// Takes an event in. Notes and warnings change nothing about how a layer stands.
     pub fn note(&mut self, event: &Event) {
         let Some(layer) = &event.layer else { return };
-        if matches!(event.happened, Happened::Note(_) | Happened::Warning(_)) {
+        if matches!(
+            event.happened,
+            Happened::Note(_) | Happened::Warning(_) | Happened::Begun(_) | Happened::Over(_)
+        ) {
             return;
         }
         let entry = Entry {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::lines::Line;
+use super::spans::Span;
 use super::{complain, ids};
 use crate::event::{Event, Kind};
 use crate::graph::Layer;
@@ -57,9 +58,14 @@ impl Journal {
         })
     }
 
-    /// Writes an event's line. False: it could not be written, and is to be said elsewhere.
-    pub(super) fn tell(&self, line: &Line, event: &Event) -> bool {
-        self.send(&self.entry(line.priority, event.kind, event.layer.as_ref(), &line.text))
+    /// Writes an event's line, with what its layer has spent its time with. False: it could not be written, and is to be said
+    /// elsewhere.
+    pub(super) fn tell(&self, line: &Line, event: &Event, spans: &[Span]) -> bool {
+        let mut entry = self.entry(line.priority, event.kind, event.layer.as_ref(), &line.text);
+        for span in spans {
+            put(&mut entry, "VIRT_UNLOCK_SPAN", &span.to_string());
+        }
+        self.send(&entry)
     }
 
     fn entry(&self, priority: u8, kind: Option<Kind>, layer: Option<&Layer>, text: &str) -> Vec<u8> {
@@ -140,7 +146,7 @@ fn unit_of(cgroup: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Happened, Outcome};
+    use crate::event::{Happened, Outcome, Phase};
 
     /// A journal that keeps what it is sent.
     fn listening(folder: &Path) -> (Journal, UnixDatagram) {
@@ -190,7 +196,9 @@ mod tests {
             Some(Kind::Mounted),
             Happened::Ended(Outcome::Done("mounted at /srv/vm".into())),
         );
-        assert!(journal.tell(&Line::of(&event), &event));
+        let span = |phase, begin, end| Span { phase, begin, end };
+        let spans = [span(Phase::Mount, 7, 19), span(Phase::Mount, 20, 21)];
+        assert!(journal.tell(&Line::of(&event), &event, &spans));
         let expected = [
             ("MESSAGE", "mount vm: mounted at /srv/vm"),
             ("PRIORITY", "5"),
@@ -200,6 +208,8 @@ mod tests {
             ("VIRT_UNLOCK_LAYER", "mount vm"),
             ("VIRT_UNLOCK_VOLUME", "vm"),
             ("OBJECT_SYSTEMD_UNIT", "virt-unlock.service"),
+            ("VIRT_UNLOCK_SPAN", "mount 7 19"),
+            ("VIRT_UNLOCK_SPAN", "mount 20 21"),
         ];
         assert_eq!(
             received(&journald),
@@ -216,7 +226,7 @@ mod tests {
             None,
             Happened::Note("a\nPRIORITY=0".into()),
         );
-        assert!(journal.tell(&Line::of(&event), &event));
+        assert!(journal.tell(&Line::of(&event), &event, &[]));
         let text = "the configuration is wrong\nPRIORITY=0\n\nline 7";
         assert!(journal.send(&journal.entry(3, Some(Kind::ConfigWrong), None, text)));
 

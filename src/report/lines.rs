@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use super::journal::Journal;
+use super::spans::Spans;
 use super::{Board, Colour, Sink, Style, Verbosity};
 use crate::event::{Event, Happened, Outcome};
 use crate::text::plain;
@@ -22,6 +23,7 @@ pub(super) struct Lines {
     prefix: Prefix,
     /// Where a line goes with fields; without it, or where it fails, to the standard streams.
     journal: Option<Journal>,
+    spans: Spans,
 }
 
 impl Lines {
@@ -30,6 +32,7 @@ impl Lines {
             verbosity,
             prefix,
             journal,
+            spans: Spans::default(),
         }
     }
 }
@@ -50,6 +53,8 @@ impl Line {
     pub(super) fn of(event: &Event) -> Self {
         let (style, priority, needs, words) = match &event.happened {
             Happened::Working(words) => (Style::Dim, 7, Verbosity::Verbose, words.clone()),
+            Happened::Begun(phase) => (Style::Dim, 7, Verbosity::Verbose, format!("{}: begun", phase.word())),
+            Happened::Over(phase) => (Style::Dim, 7, Verbosity::Verbose, format!("{}: over", phase.word())),
             Happened::Note(words) => (Style::Dim, 6, Verbosity::Normal, words.clone()),
             Happened::Waiting(words) => (Style::Waiting, 6, Verbosity::Normal, words.clone()),
             Happened::Asking(words) => (Style::Waiting, 6, Verbosity::Normal, format!("asks: {words}")),
@@ -97,11 +102,25 @@ impl Line {
 impl Sink for Lines {
     fn show(&mut self, event: &Event, _board: &Board) {
         let line = Line::of(event);
+        let spans = match &event.happened {
+            Happened::Ended(_) => self.spans.take(event),
+            _ => Vec::new(),
+        };
         if self.verbosity < line.needs {
             return;
         }
-        if !self.journal.as_ref().is_some_and(|journal| journal.tell(&line, event)) {
+        if !self
+            .journal
+            .as_ref()
+            .is_some_and(|journal| journal.tell(&line, event, &spans))
+        {
             line.write(event, self.prefix);
+        }
+    }
+
+    fn clock(&mut self, event: &Event) {
+        if self.journal.is_some() {
+            self.spans.note(event);
         }
     }
 }

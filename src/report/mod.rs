@@ -9,6 +9,7 @@ mod live;
 mod out;
 mod record;
 mod service;
+mod spans;
 mod style;
 
 use std::io::{self, IsTerminal};
@@ -18,9 +19,10 @@ pub use board::{Board, Entry};
 pub use journal::remark;
 pub use out::{answer, complain};
 pub use record::{Record, Remembered};
+pub use spans::now;
 pub use style::{Colour, Style};
 
-use crate::event::{Event, Events};
+use crate::event::{Event, Events, Happened};
 use crate::graph::Layer;
 pub use crate::text::plain;
 
@@ -40,6 +42,9 @@ pub enum Verbosity {
 trait Sink: Send {
     /// Shows one event; the board has it already.
     fn show(&mut self, event: &Event, board: &Board);
+
+    /// Takes note that a stretch of a layer's way began or is over. Nobody is told of that alone.
+    fn clock(&mut self, _event: &Event) {}
 }
 
 /// Shows events in every place that is meant, and remembers how each layer stands.
@@ -101,6 +106,12 @@ impl Report {
         let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Shown { board, sinks, only } = &mut *shown;
         if event.layer.as_ref().is_some_and(|layer| !only(layer)) {
+            return;
+        }
+        if matches!(event.happened, Happened::Begun(_) | Happened::Over(_)) {
+            for sink in sinks {
+                sink.clock(event);
+            }
             return;
         }
         board.note(event);

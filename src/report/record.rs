@@ -82,7 +82,7 @@ impl Sink for Recorder {
     fn show(&mut self, event: &Event, _board: &Board) {
         let Some(layer) = &event.layer else { return };
         let now = match &event.happened {
-            Happened::Note(_) | Happened::Warning(_) => return,
+            Happened::Note(_) | Happened::Warning(_) | Happened::Begun(_) | Happened::Over(_) => return,
             Happened::Working(words) | Happened::Waiting(words) => Some(Remembered::Waiting(plain(words))),
             Happened::Asking(_) => Some(Remembered::Waiting("its passphrase is asked for".to_owned())),
             Happened::Ended(Outcome::Failed(words) | Outcome::Skipped(words)) => Some(Remembered::Failed(plain(words))),

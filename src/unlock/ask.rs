@@ -8,7 +8,7 @@ use super::group::{Group, Lead, Next};
 use super::volume::OnTheWay;
 use super::words;
 use crate::config::Volume;
-use crate::event::{Ending, Outcome};
+use crate::event::{Ending, Outcome, Phase};
 use crate::host::{Key, OpenError, Question, QuestionError};
 use crate::monitor::Ended;
 use crate::pace::Pace;
@@ -114,7 +114,10 @@ impl Unlocker {
             id: format!("cryptsetup:{}", way.device.display()),
         };
         let since = Instant::now();
-        match self.host.questions.ask(&question, way.asking) {
+        match way
+            .progress
+            .during(Phase::Question, || self.host.questions.ask(&question, way.asking))
+        {
             Ok(answer) => Ok((answer, since.elapsed())),
             Err(QuestionError::Cancelled) => Err(Asked::Through(Outcome::Cancelled.into())),
             Err(error) => Err(Asked::GivenUp(error.to_string())),

@@ -8,7 +8,7 @@ use super::ask::Asked;
 use super::gate::{Held, Refused, memory_of};
 use crate::cancel::Cancel;
 use crate::config::{Unlock, Volume};
-use crate::event::{Ending, Kind, Outcome, Progress};
+use crate::event::{Ending, Kind, Outcome, Phase, Progress};
 use crate::facts::{Mapping, VolumeFacts};
 use crate::host::watch::Watch;
 use crate::host::{Header, Key, OpenError};
@@ -44,7 +44,7 @@ impl Unlocker {
             Ok(device) => device,
             Err(ending) => return ending,
         };
-        let header = match self.host.volumes.probe(volume, &device, cancel) {
+        let header = match progress.during(Phase::Header, || self.host.volumes.probe(volume, &device, cancel)) {
             Ok(header) => header,
             Err(OpenError::Cancelled) => return Outcome::Cancelled.into(),
             Err(error @ OpenError::Header(_)) => return no_header(volume, &device, &error),
@@ -131,8 +131,13 @@ impl Unlocker {
                 ));
             }
         };
+        // The question is answered, whatever it waits for now.
+        way.progress.working("waiting for a processor and memory to derive the key");
         let needed = memory_of(&way.header.keyslots);
-        let _pass = match self.gate.enter(way.rank, needed, way.cancel, say) {
+        let entered = way
+            .progress
+            .during(Phase::Room, || self.gate.enter(way.rank, needed, way.cancel, say));
+        let _pass = match entered {
             Ok(pass) => pass,
             Err(Refused::Cancelled) => return Err(OpenError::Cancelled),
             Err(Refused::TooLittle { needed, free }) => {
@@ -141,7 +146,8 @@ impl Unlocker {
             }
         };
         way.progress.working("deriving the key");
-        self.host.volumes.open(way.volume, way.device, key, way.cancel)
+        way.progress
+            .during(Phase::Key, || self.host.volumes.open(way.volume, way.device, key, way.cancel))
     }
 
     /// What a way that cannot be tried again came to.
@@ -203,12 +209,12 @@ fn await_device(
             "its device {} is not there; waiting up to {limit} for it",
             volume.device
         ));
-        found = look(volume.device_timeout.min(grace));
+        found = progress.during(Phase::Device, || look(volume.device_timeout.min(grace)));
     }
     if found == Err(Ended::TimedOut) && volume.device_timeout > grace {
         standing.not_now();
         standing.device_is_missing();
-        found = look(volume.device_timeout.saturating_sub(grace));
+        found = progress.during(Phase::Device, || look(volume.device_timeout.saturating_sub(grace)));
     }
     match found {
         Ok(device) => device,

@@ -280,6 +280,7 @@ fn words(event: &Event) -> &str {
             | Outcome::Skipped(words)
             | Outcome::Failed(words),
         ) => words,
+        Happened::Begun(phase) | Happened::Over(phase) => phase.word(),
         Happened::Ended(Outcome::Cancelled) => "cancelled",
     }
 }
