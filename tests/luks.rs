@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use virt_unlock::cancel::Cancel;
 use virt_unlock::config::{DeviceSpec, Volume};
 use virt_unlock::host::volumes::Cryptsetup;
-use virt_unlock::host::{CloseError, Header, Key, Keyslot, OpenError, Volumes, worker};
+use virt_unlock::host::{CloseError, Header, Headers, Key, Keyslot, OpenError, Volumes, worker};
 use virt_unlock::secret::Secret;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_virt-unlock-volumes");

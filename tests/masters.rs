@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -11,11 +12,11 @@ use tempfile::TempDir;
 use virt_unlock::cancel::Cancel;
 use virt_unlock::config::{DeviceSpec, Master, Unlock, Volume};
 use virt_unlock::host::volumes::Cryptsetup;
-use virt_unlock::host::{Key, MasterToken, OpenError, Volumes};
+use virt_unlock::host::{Headers, Key, Keyslot, MasterToken, OpenError, Volumes};
 use virt_unlock::secret::Secret;
 use virt_unlock::unlock::derived::derive;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_virt-unlock-volumes");
+const PROGRAM: &str = env!("CARGO_BIN_EXE_virt-unlock");
 const PASSPHRASE: &str = "correct horse battery staple";
 const OWN: &str = "the volume's own";
 const MASTER: &str = "aaaaaaaa-2222-3333-4444-555555555555";
@@ -196,5 +197,118 @@ fn tokens_are_read_and_strange_ones_do_no_harm() {
     assert_eq!(header.strange_tokens.len(), 2, "{:?}", header.strange_tokens);
     assert!(header.strange_tokens[0].contains("token 2 is of version 2"), "{header:?}");
     assert!(header.strange_tokens[1].contains("token 3 is damaged"), "{header:?}");
+    assert_eq!(bench.check(&typed(OWN)), Ok(()));
+}
+
+#[test]
+fn a_master_is_made_whole_and_for_its_owner_alone() {
+    let mut bench = Bench::new();
+    bench.master.header = bench.at("etc/masters/office.luks");
+    let folder = bench.at("etc/masters");
+    let make = |bench: &Bench| {
+        bench
+            .luks
+            .create_master(&bench.master.header, &typed(PASSPHRASE), &bench.cancel)
+    };
+    fs::create_dir_all(&folder).unwrap();
+    // Of one that was killed in the middle.
+    fs::write(folder.join(".office.luks.part"), "half").unwrap();
+    let uuid = make(&bench).unwrap();
+    let names: Vec<_> = fs::read_dir(&folder).unwrap().map(|item| item.unwrap().file_name()).collect();
+    assert_eq!(names, ["office.luks"]);
+    let found = fs::metadata(&bench.master.header).unwrap();
+    assert_eq!((found.mode() & 0o7777, found.len()), (0o600, 16 << 20));
+    let header = bench.luks.probe_master(&bench.master, &bench.cancel).unwrap();
+    assert_eq!((header.version, header.uuid, header.keyslots.len()), (2, uuid, 1));
+    // What libcryptsetup itself takes for a person's passphrase.
+    assert_eq!(header.keyslots[0].kdf, "argon2id");
+    // cryptsetup(8) knows it for what it is.
+    let (old, new) = (bench.at("old"), bench.at("new-key"));
+    fs::write(&old, PASSPHRASE).unwrap();
+    fs::write(&new, "another person's").unwrap();
+    let add = ["luksAddKey", "-q", "--key-file", path(&old)];
+    cryptsetup(&[&add[..], CHEAP, &[path(&bench.master.header), path(&new)]].concat(), b"");
+    let key = bench.open_master("another person's").unwrap();
+    assert_eq!(key.expose().len(), 64);
+
+    let before = fs::read(&bench.master.header).unwrap();
+    let refused = make(&bench).unwrap_err().to_string();
+    assert!(refused.ends_with("is there already, and is left as it is"), "{refused}");
+    assert!(before == fs::read(&bench.master.header).unwrap());
+}
+
+#[test]
+fn a_master_that_cannot_be_made_leaves_nothing() {
+    let mut bench = Bench::new();
+    let folder = bench.at("etc/masters");
+    bench.master.header = folder.join("office.luks");
+    let no_key = Key::File {
+        path: bench.at("none"),
+        offset: 0,
+        size: None,
+    };
+    let refused = bench.luks.create_master(&bench.master.header, &no_key, &bench.cancel);
+    assert!(matches!(refused, Err(OpenError::KeyFile(_))), "{refused:?}");
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+    let mode = |name: &str| fs::metadata(bench.at(name)).unwrap().mode() & 0o7777;
+    assert_eq!((mode("etc"), mode("etc/masters")), (0o700, 0o700));
+}
+
+#[test]
+fn a_keyslot_and_its_token_come_and_go() {
+    let bench = Bench::new();
+    let (volume, device, cancel) = (&bench.volume, bench.at("volume"), &bench.cancel);
+    let probe = || bench.luks.probe(volume, &device, cancel).unwrap();
+    let key = derive(&bench.open_master(PASSPHRASE).unwrap(), VOLUME);
+    let refused = bench.luks.add_keyslot(volume, &device, &typed("x"), &key, cancel);
+    assert_eq!(refused, Err(OpenError::WrongKey));
+    assert_eq!(probe().keyslots.len(), 1);
+
+    let keyslot = bench.luks.add_keyslot(volume, &device, &typed(OWN), &key, cancel).unwrap();
+    let cheapest = Keyslot {
+        number: keyslot,
+        kdf: "pbkdf2".to_owned(),
+        memory_kib: 0,
+        cost: 1000,
+        threads: 1,
+    };
+    assert_eq!(probe().keyslots[1], cheapest);
+    bench.luks.add_token(volume, &device, MASTER, keyslot, cancel).unwrap();
+    let token = MasterToken {
+        number: 0,
+        version: 1,
+        master: MASTER.to_owned(),
+        keyslot: Some(keyslot),
+    };
+    assert_eq!(probe().tokens, std::slice::from_ref(&token));
+    let derived = Key::Derived { key, keyslot };
+    assert_eq!(bench.check(&derived), Ok(()));
+    assert_eq!(bench.check(&typed(OWN)), Ok(()));
+
+    // A token of somebody else stays, whatever number is given.
+    let other = "{\"type\":\"luks2-keyring\",\"keyslots\":[\"0\"],\"key_description\":\"other\"}";
+    cryptsetup(&["token", "import", "--json-file=-", path(&device)], other.as_bytes());
+    assert!(matches!(
+        bench.luks.remove_token(volume, &device, 1, cancel),
+        Err(OpenError::Header(_))
+    ));
+    bench.luks.remove_keyslot(volume, &device, keyslot, cancel).unwrap();
+    assert_eq!(probe().tokens, [MasterToken { keyslot: None, ..token }]);
+    assert_eq!(bench.check(&derived), Err(OpenError::WrongKey));
+    bench.luks.remove_token(volume, &device, 0, cancel).unwrap();
+    assert_eq!((probe().tokens, probe().keyslots.len()), (vec![], 1));
+    assert_eq!(bench.check(&typed(OWN)), Ok(()));
+}
+
+#[test]
+fn a_header_without_room_is_said_and_left() {
+    let bench = Bench::new();
+    let (volume, device, cancel) = (&bench.volume, bench.at("volume"), &bench.cancel);
+    let key = Secret::copy_of(&[7; 64]);
+    let added = (0..40)
+        .map(|_| bench.luks.add_keyslot(volume, &device, &typed(OWN), &key, cancel))
+        .find_map(Result::err);
+    let words = added.unwrap().to_string();
+    assert!(words.ends_with("is not changed: All key slots full"), "{words}");
     assert_eq!(bench.check(&typed(OWN)), Ok(()));
 }

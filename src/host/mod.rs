@@ -5,6 +5,7 @@ pub mod child;
 mod credentials;
 pub mod devices;
 pub mod domain_xml;
+mod headers;
 pub mod keyring;
 pub mod lock;
 pub mod orders;
@@ -22,8 +23,8 @@ pub mod worker;
 use std::sync::Arc;
 
 pub use ports::{
-    CloseError, Devices, Header, Hypervisor, HypervisorError, Key, Keyslot, MasterToken, MountError, Mounts, OpenError, Question,
-    QuestionError, Questions, ShutdownMode, User, Volumes,
+    CloseError, Devices, Header, Headers, Hypervisor, HypervisorError, Key, Keyslot, MasterToken, MountError, Mounts, OpenError,
+    Question, QuestionError, Questions, ShutdownMode, User, Volumes,
 };
 
 /// Everything that touches the machine, in one hand.

@@ -112,6 +112,30 @@ pub trait Volumes: Send + Sync {
     fn close(&self, name: &str, cancel: &Cancel) -> Result<(), CloseError>;
 }
 
+/// Changes of LUKS2 headers. Each is one step: it is done wholly, on the disk, when it returns `Ok`, and an end in the middle (`kill -9`,
+/// a power cut) leaves the header as it was or as it is then.
+pub trait Headers: Volumes {
+    /// Looks whether the key opens the volume, and opens nothing. Costs what opening costs.
+    fn check(&self, volume: &Volume, device: &Path, key: &Key, cancel: &Cancel) -> Result<(), OpenError>;
+
+    /// Makes the header of a master, with one keyslot for this key, in a file that nobody else has yet. Never writes over a file. Gives
+    /// the UUID.
+    fn create_master(&self, header: &Path, key: &Key, cancel: &Cancel) -> Result<String, OpenError>;
+
+    /// Adds a keyslot for a key that was derived from a master's, with the cheapest derivation that there is; `with` is a key that the
+    /// volume has already. Gives its number.
+    fn add_keyslot(&self, volume: &Volume, device: &Path, with: &Key, new: &Secret, cancel: &Cancel) -> Result<u32, OpenError>;
+
+    /// Marks the keyslot as that of the master with this UUID.
+    fn add_token(&self, volume: &Volume, device: &Path, master: &str, keyslot: u32, cancel: &Cancel) -> Result<(), OpenError>;
+
+    /// Wipes a keyslot. libcryptsetup takes it off the tokens that name it.
+    fn remove_keyslot(&self, volume: &Volume, device: &Path, keyslot: u32, cancel: &Cancel) -> Result<(), OpenError>;
+
+    /// Removes a master's token.
+    fn remove_token(&self, volume: &Volume, device: &Path, token: u32, cancel: &Cancel) -> Result<(), OpenError>;
+}
+
 /// What opens a volume.
 #[derive(Clone, Debug)]
 pub enum Key {

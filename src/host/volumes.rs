@@ -19,9 +19,9 @@ use crate::secret::Secret;
 use crate::text;
 
 /// How long reading a header may take: a few blocks of a disk.
-const PROBE_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const PROBE_LIMIT: Duration = Duration::from_secs(60);
 /// How long opening may take: keyslots of many seconds each, on a slow machine.
-const OPEN_LIMIT: Duration = Duration::from_secs(10 * 60);
+pub(super) const OPEN_LIMIT: Duration = Duration::from_secs(10 * 60);
 /// How long closing may take: what is still to be written was written by the unmount.
 const CLOSE_LIMIT: Duration = Duration::from_secs(60);
 
@@ -45,13 +45,15 @@ impl Cryptsetup {
         Self { program: program.into() }
     }
 
-    /// Looks whether the key is right, and opens nothing. Costs what opening costs, and fails as opening does; it needs no
-    /// device-mapper.
-    pub fn check(&self, volume: &Volume, device: &Path, key: &Key, cancel: &Cancel) -> Result<(), OpenError> {
-        self.activate(volume, device, None, key, cancel)
-    }
-
-    fn activate(&self, volume: &Volume, device: &Path, name: Option<&str>, key: &Key, cancel: &Cancel) -> Result<(), OpenError> {
+    /// Opens the volume. Without a name it looks whether the key is right, and needs no device-mapper for that.
+    pub(super) fn activate(
+        &self,
+        volume: &Volume,
+        device: &Path,
+        name: Option<&str>,
+        key: &Key,
+        cancel: &Cancel,
+    ) -> Result<(), OpenError> {
         let Parts {
             key_file,
             passphrase,
@@ -64,27 +66,27 @@ impl Cryptsetup {
             key_file,
             keyslot,
         };
-        self.run::<Result<(), OpenError>>(job, passphrase, OPEN_LIMIT, cancel)?
+        self.run::<Result<(), OpenError>>(job, [passphrase, None], OPEN_LIMIT, cancel)?
             .map_err(|error| of_key(key, error))
     }
 
     /// The result of one job; `T` is the type that [`Job`] says.
-    fn run<T: DeserializeOwned>(
+    pub(super) fn run<T: DeserializeOwned>(
         &self,
         job: Job,
-        passphrase: Option<&Secret>,
+        secrets: [Option<&Secret>; 2],
         limit: Duration,
         cancel: &Cancel,
     ) -> Result<T, NoResult> {
         let what = What::of(&job);
-        let (output, _) = self.work(&what, job, passphrase, false, limit, cancel)?;
+        let (output, _) = self.work(&what, job, secrets, false, limit, cancel)?;
         serde_json::from_slice(&output.stdout).map_err(|_| ended_early(&what, &output))
     }
 
     /// The key that comes of one job.
     fn run_for_key(&self, job: Job, passphrase: Option<&Secret>, limit: Duration, cancel: &Cancel) -> Result<Secret, OpenError> {
         let what = What::of(&job);
-        let (output, said) = self.work(&what, job, passphrase, true, limit, cancel)?;
+        let (output, said) = self.work(&what, job, [passphrase, None], true, limit, cancel)?;
         said.and_then(|said| worker::decode_key(&said).ok())
             .ok_or_else(|| OpenError::from(ended_early(&what, &output)))?
     }
@@ -94,7 +96,7 @@ impl Cryptsetup {
         &self,
         what: &What,
         job: Job,
-        passphrase: Option<&Secret>,
+        secrets: [Option<&Secret>; 2],
         secretly: bool,
         limit: Duration,
         cancel: &Cancel,
@@ -102,7 +104,7 @@ impl Cryptsetup {
         let request = Request {
             parent: std::process::id(),
             job,
-            passphrase: passphrase.map(|passphrase| passphrase.expose().len()),
+            secrets: secrets.map(|secret| secret.map(|secret| secret.expose().len())),
         };
         let request = request
             .encode()
@@ -113,8 +115,8 @@ impl Cryptsetup {
         let mut child = Child::spawn(&mut command)
             .map_err(|error| NoResult::Other(format!("cannot start {} for {what}: {error}", self.program.display())))?;
         let given = if secretly { child.take_stdout() } else { None };
-        let passphrase = passphrase.map(Secret::expose).unwrap_or_default();
-        let output = match child.wait(&[&request, passphrase], Some(limit), cancel) {
+        let [first, second] = secrets.map(|secret| secret.map(Secret::expose).unwrap_or_default());
+        let output = match child.wait(&[&request, first, second], Some(limit), cancel) {
             Ok(output) => output,
             Err(Interrupted::Cancelled) => return Err(NoResult::Cancelled),
             Err(Interrupted::TimedOut) => return Err(NoResult::Other(what.hung(limit))),
@@ -127,7 +129,7 @@ impl Cryptsetup {
 
 impl Volumes for Cryptsetup {
     fn probe(&self, volume: &Volume, device: &Path, cancel: &Cancel) -> Result<Header, OpenError> {
-        self.run(Job::Probe(place(volume, device)), None, PROBE_LIMIT, cancel)?
+        self.run(Job::Probe(place(volume, device)), [None, None], PROBE_LIMIT, cancel)?
     }
 
     fn open(&self, volume: &Volume, device: &Path, key: &Key, cancel: &Cancel) -> Result<(), OpenError> {
@@ -145,7 +147,7 @@ impl Volumes for Cryptsetup {
 
     fn probe_master(&self, master: &Master, cancel: &Cancel) -> Result<Header, OpenError> {
         let header = master.header.clone();
-        self.run(Job::ProbeMaster { header }, None, PROBE_LIMIT, cancel)?
+        self.run(Job::ProbeMaster { header }, [None, None], PROBE_LIMIT, cancel)?
     }
 
     fn open_master(&self, master: &Master, key: &Key, cancel: &Cancel) -> Result<Secret, OpenError> {
@@ -163,18 +165,18 @@ impl Volumes for Cryptsetup {
     }
 
     fn close(&self, name: &str, cancel: &Cancel) -> Result<(), CloseError> {
-        self.run(Job::Close { name: name.to_owned() }, None, CLOSE_LIMIT, cancel)?
+        self.run(Job::Close { name: name.to_owned() }, [None, None], CLOSE_LIMIT, cancel)?
     }
 }
 
 /// A key as the worker gets it.
-struct Parts<'a> {
-    key_file: Option<KeyFile>,
-    passphrase: Option<&'a Secret>,
-    keyslot: Option<u32>,
+pub(super) struct Parts<'a> {
+    pub key_file: Option<KeyFile>,
+    pub passphrase: Option<&'a Secret>,
+    pub keyslot: Option<u32>,
 }
 
-fn parts(key: &Key) -> Result<Parts<'_>, OpenError> {
+pub(super) fn parts(key: &Key) -> Result<Parts<'_>, OpenError> {
     let (key_file, passphrase, keyslot) = match key {
         Key::Passphrase(passphrase) => (None, Some(passphrase), None),
         Key::File { path, offset, size } => {
@@ -199,7 +201,7 @@ fn of_key(key: &Key, error: OpenError) -> OpenError {
     }
 }
 
-fn place(volume: &Volume, device: &Path) -> Place {
+pub(super) fn place(volume: &Volume, device: &Path) -> Place {
     Place {
         device: device.to_owned(),
         header: volume.header.clone(),
@@ -227,6 +229,7 @@ enum What {
     Probe(PathBuf),
     Open(PathBuf),
     OpenMaster(PathBuf),
+    Change(PathBuf),
     Close(String),
 }
 
@@ -237,6 +240,8 @@ impl What {
             Job::Open { place, .. } => Self::Open(place.device.clone()),
             Job::ProbeMaster { header } => Self::Probe(header.clone()),
             Job::OpenMaster { header, .. } => Self::OpenMaster(header.clone()),
+            Job::CreateMaster { header, .. } => Self::Change(header.clone()),
+            Job::Change { place, .. } => Self::Change(place.header.as_ref().unwrap_or(&place.device).clone()),
             Job::Close { name } => Self::Close(name.clone()),
         }
     }
@@ -245,7 +250,7 @@ impl What {
     fn hung(&self, limit: Duration) -> String {
         let limit = text::duration(limit);
         match self {
-            Self::Probe(_) | Self::OpenMaster(_) => {
+            Self::Probe(_) | Self::OpenMaster(_) | Self::Change(_) => {
                 format!("{self} took longer than {limit}: its disk does not answer; `dmesg` may tell why")
             }
             Self::Open(_) | Self::Close(_) => format!(
@@ -262,6 +267,7 @@ impl fmt::Display for What {
             Self::Probe(path) => write!(f, "reading the LUKS header on {}", path.display()),
             Self::Open(path) => write!(f, "opening {}", path.display()),
             Self::OpenMaster(path) => write!(f, "opening the master {}", path.display()),
+            Self::Change(path) => write!(f, "changing the LUKS header on {}", path.display()),
             Self::Close(name) => write!(f, "closing /dev/mapper/{name}"),
         }
     }
@@ -269,7 +275,7 @@ impl fmt::Display for What {
 
 /// Why a worker gave no result.
 #[derive(Debug, PartialEq, Eq)]
-enum NoResult {
+pub(super) enum NoResult {
     Cancelled,
     /// Killed for its memory.
     Memory(String),

@@ -235,14 +235,14 @@ fn costliest(device: &mut CryptDevice) -> Option<String> {
 }
 
 /// The errno; `EIO` where the binding itself could not do it.
-fn errno_of(error: &LibcryptErr) -> Errno {
+pub(super) fn errno_of(error: &LibcryptErr) -> Errno {
     match error {
         LibcryptErr::IOError(error) => error.raw_os_error().map_or(Errno::EIO, Errno::from_raw),
         _ => Errno::EIO,
     }
 }
 
-fn words(error: &LibcryptErr) -> String {
+pub(super) fn words(error: &LibcryptErr) -> String {
     log::words().unwrap_or_else(|| match error {
         LibcryptErr::IOError(error) => system_words(error),
         other => other.to_string(),

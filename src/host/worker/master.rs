@@ -2,10 +2,18 @@
 
 use std::path::Path;
 
-use super::luks::{given, header_of, load, refused, unreadable};
+use libcryptsetup_rs::consts::flags::CryptVolumeKey;
+use libcryptsetup_rs::consts::vals::EncryptionFormat;
+use libcryptsetup_rs::{CryptDevice, CryptInit, Either, LibcryptErr};
+use nix::errno::Errno;
+
+use super::luks::{errno_of, given, header_of, load, refused, unreadable, words};
 use super::{KeyFile, Place};
 use crate::host::{Header, OpenError};
 use crate::secret::Secret;
+
+/// The length of its volume key in bytes: as long as the keys that are derived from it, and AES-XTS takes it.
+const KEY: usize = 64;
 
 /// Reads the header.
 pub(super) fn probe(file: &Path) -> Result<Header, OpenError> {
@@ -36,6 +44,35 @@ pub(super) fn open(file: &Path, key_file: Option<&KeyFile>, passphrase: Option<S
     match got {
         Ok(_) => Ok(master),
         Err(error) => Err(refused(&place, None, &mut device, &error)),
+    }
+}
+
+/// Makes a header in a file that is there and has its size already; the UUID.
+pub(super) fn create(file: &Path, key_file: Option<&KeyFile>, passphrase: Option<Secret>) -> Result<String, OpenError> {
+    let key = given(key_file, passphrase)?;
+    let mut device = CryptInit::init(file).map_err(|error| not_made(file, &error))?;
+    let made = format(&mut device).and_then(|()| {
+        // By the library's own choice of derivation and cost, which it measures on this machine.
+        let mut handle = device.keyslot_handle();
+        handle.add_by_key(None, None, key.expose(), CryptVolumeKey::empty())
+    });
+    made.map_err(|error| not_made(file, &error))?;
+    let uuid = device.status_handle().get_uuid();
+    uuid.map(|uuid| uuid.to_string()).map_err(|error| not_made(file, &error))
+}
+
+/// With a volume key of its random number generator, and no data behind the header.
+fn format(device: &mut CryptDevice) -> Result<(), LibcryptErr> {
+    let (cipher, key) = (("aes", "xts-plain64"), Either::Right(KEY));
+    device
+        .context_handle()
+        .format::<()>(EncryptionFormat::Luks2, cipher, None, key, None)
+}
+
+fn not_made(file: &Path, error: &LibcryptErr) -> OpenError {
+    match errno_of(error) {
+        Errno::ENOMEM => OpenError::Memory(words(error)),
+        _ => OpenError::Other(format!("{} cannot be made: {}", file.display(), words(error))),
     }
 }
 

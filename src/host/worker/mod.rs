@@ -2,10 +2,11 @@
 //! started again by [`super::volumes::Cryptsetup`] with [`ARGUMENT`]: it can be killed where a thread could not, a hang is its own,
 //! and its memory is gone when it ends.
 //!
-//! On standard input comes the length of the [`Request`] (four bytes, little endian), the request as JSON, and then the passphrase,
-//! as its bare bytes to the end: never in an argument, the environment, a file, or memory that is not locked. On standard output goes
+//! On standard input comes the length of the [`Request`] (four bytes, little endian), the request as JSON, and then the secrets,
+//! as their bare bytes to the end: never in an argument, the environment, a file, or memory that is not locked. On standard output goes
 //! the result as JSON. Where that is a key, its JSON has its length before it, as the request has, and the bare bytes after it.
 
+mod header;
 mod key_file;
 mod log;
 mod luks;
@@ -43,8 +44,8 @@ pub(super) struct Request {
     pub parent: u32,
     /// What.
     pub job: Job,
-    /// How many bytes of passphrase follow.
-    pub passphrase: Option<usize>,
+    /// How many bytes follow: of the passphrase, and of the key that is to be added.
+    pub secrets: [Option<usize>; 2],
 }
 
 /// The jobs, each with the type that its result has.
@@ -77,11 +78,46 @@ pub(super) enum Job {
         /// The key; `None`: the passphrase that follows.
         key_file: Option<KeyFile>,
     },
+    /// `Result<String, OpenError>`: the UUID
+    CreateMaster {
+        /// The file, which is there and empty.
+        header: PathBuf,
+        /// The key; `None`: the passphrase that follows.
+        key_file: Option<KeyFile>,
+    },
+    /// `Result<u32, OpenError>`: the number of the keyslot or the token
+    Change {
+        /// The volume.
+        place: Place,
+        /// What of its header.
+        change: Change,
+    },
     /// `Result<(), CloseError>`
     Close {
         /// The name below `/dev/mapper`.
         name: String,
     },
+}
+
+/// A change of a volume's header.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Change {
+    /// Adds a keyslot for the second secret.
+    AddKeyslot {
+        /// The key that opens the volume already; `None`: the first secret.
+        key_file: Option<KeyFile>,
+    },
+    /// Marks a keyslot.
+    AddToken {
+        /// The UUID of the master.
+        master: String,
+        /// The keyslot.
+        keyslot: u32,
+    },
+    /// Wipes this keyslot.
+    RemoveKeyslot(u32),
+    /// Removes this token, if it is a master's.
+    RemoveToken(u32),
 }
 
 /// Where a volume is.
@@ -105,7 +141,7 @@ pub(super) struct KeyFile {
 }
 
 impl Request {
-    /// What goes before the passphrase.
+    /// What goes before the secrets.
     ///
     /// # Errors
     /// When a path is not UTF-8.
@@ -115,7 +151,7 @@ impl Request {
         Ok([&length.to_le_bytes()[..], &json].concat())
     }
 
-    fn decode(from: &mut impl Read) -> io::Result<(Self, Option<Secret>)> {
+    fn decode(from: &mut impl Read) -> io::Result<(Self, [Option<Secret>; 2])> {
         let mut length = [0; 4];
         from.read_exact(&mut length)?;
         let length = u32::from_le_bytes(length);
@@ -125,14 +161,20 @@ impl Request {
         let mut json = Vec::new();
         from.by_ref().take(length.into()).read_to_end(&mut json)?;
         let request: Self = serde_json::from_slice(&json)?;
-        let passphrase = match request.passphrase {
-            Some(size) => Some(Secret::read_from(from, size.min(MAX_KEY))?),
-            None => None,
+        let mut secret = |size: Option<usize>| -> io::Result<Option<Secret>> {
+            let Some(size) = size else { return Ok(None) };
+            if size > MAX_KEY {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            let (secret, read) = Secret::filled(size, |room| from.read_exact(room));
+            read.map(|()| Some(secret))
         };
-        if passphrase.as_ref().map(|passphrase| passphrase.expose().len()) != request.passphrase {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        let [first, second] = request.secrets;
+        let secrets = [secret(first)?, secret(second)?];
+        if from.read(&mut [0])? != 0 {
+            return Err(io::ErrorKind::InvalidData.into());
         }
-        Ok((request, passphrase))
+        Ok((request, secrets))
     }
 }
 
@@ -191,7 +233,7 @@ fn serve() -> io::Result<()> {
     prctl::set_name(c"unlock-worker")?;
     // Not `io::stdin()`: its buffer is not locked, and would hold the passphrase.
     let mut input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let (request, passphrase) = Request::decode(&mut input)?;
+    let (request, [passphrase, new_key]) = Request::decode(&mut input)?;
     if u32::try_from(getppid().as_raw()) != Ok(request.parent) {
         return Err(io::Error::other("the process that started it has ended"));
     }
@@ -214,6 +256,8 @@ fn serve() -> io::Result<()> {
         )),
         Job::ProbeMaster { header } => serde_json::to_vec(&master::probe(header)),
         Job::OpenMaster { header, key_file } => return give_key(&master::open(header, key_file.as_ref(), passphrase)),
+        Job::CreateMaster { header, key_file } => serde_json::to_vec(&master::create(header, key_file.as_ref(), passphrase)),
+        Job::Change { place, change } => serde_json::to_vec(&header::change(place, change, passphrase, new_key)),
         Job::Close { name } => serde_json::to_vec(&luks::close(name)),
     };
     let mut output = io::stdout().lock();
@@ -225,12 +269,12 @@ fn serve() -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn encoded(passphrase: Option<usize>) -> Vec<u8> {
+    fn encoded(passphrase: Option<usize>, new_key: Option<usize>) -> Vec<u8> {
         let job = Job::Close { name: "mail".to_owned() };
         let request = Request {
             parent: 7,
             job,
-            passphrase,
+            secrets: [passphrase, new_key],
         };
         request.encode().unwrap()
     }
@@ -238,18 +282,22 @@ mod tests {
     #[test]
     fn a_passphrase_comes_through_byte_by_byte() {
         let passphrase = b"\0line\n\xff\r\n";
-        let bytes = [encoded(Some(passphrase.len())), passphrase.to_vec()].concat();
-        let (request, secret) = Request::decode(&mut &bytes[..]).unwrap();
+        let bytes = [encoded(Some(passphrase.len()), Some(3)), passphrase.to_vec(), b"key".to_vec()].concat();
+        let (request, [first, second]) = Request::decode(&mut &bytes[..]).unwrap();
         assert_eq!(request.parent, 7);
-        assert_eq!(secret.unwrap().expose(), passphrase);
+        assert_eq!(first.unwrap().expose(), passphrase);
+        assert_eq!(second.unwrap().expose(), b"key");
     }
 
     #[test]
     fn a_passphrase_that_was_cut_off_is_not_tried() {
-        let bytes = [encoded(Some(9)), b"correct".to_vec()].concat();
+        let bytes = [encoded(Some(9), None), b"correct".to_vec()].concat();
         assert!(Request::decode(&mut &bytes[..]).is_err());
-        assert!(Request::decode(&mut &encoded(Some(1))[..]).is_err());
-        assert!(Request::decode(&mut &encoded(None)[..]).unwrap().1.is_none());
+        assert!(Request::decode(&mut &encoded(Some(1), None)[..]).is_err());
+        let none = Request::decode(&mut &encoded(None, None)[..]).unwrap().1;
+        assert!(none.iter().all(Option::is_none));
+        let more = [encoded(Some(7), None), b"correct!".to_vec()].concat();
+        assert!(Request::decode(&mut &more[..]).is_err());
     }
 
     #[test]

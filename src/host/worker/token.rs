@@ -6,9 +6,9 @@ use serde::Deserialize;
 use crate::host::MasterToken;
 
 /// Its type: whoever reads a header knows by it whose token it is.
-pub(super) const TYPE: &str = "virt-unlock-master";
+const TYPE: &str = "virt-unlock-master";
 /// The version that this program writes, and the only one that it knows.
-pub(super) const VERSION: u32 = 1;
+const VERSION: u32 = 1;
 /// How many tokens a LUKS2 header may have (`LUKS2_TOKENS_MAX`, `lib/luks2/luks2.h`).
 const MAX_TOKENS: u32 = 32;
 
@@ -27,9 +27,19 @@ pub(super) fn all(device: &mut CryptDevice) -> Vec<Result<MasterToken, String>> 
 }
 
 /// Whether this number has a token of our type. That no plug-in of libcryptsetup knows this type is as it should be.
-fn is_ours(device: &mut CryptDevice, number: u32) -> bool {
+pub(super) fn is_ours(device: &mut CryptDevice, number: u32) -> bool {
     let status = device.token_handle().status(number);
     matches!(status, Ok(CryptTokenInfo::ExternalUnknown(kind) | CryptTokenInfo::External(kind)) if kind == TYPE)
+}
+
+/// The token that marks a keyslot.
+pub(super) fn written(master: &str, keyslot: u32) -> serde_json::Value {
+    serde_json::json!({
+        "type": TYPE,
+        "keyslots": [keyslot.to_string()],
+        "version": VERSION,
+        "master": master.to_lowercase(),
+    })
 }
 
 /// As it stands in the header; numbers are strings there (LUKS2 On-Disk Format, 3.1).
@@ -83,6 +93,12 @@ mod tests {
         assert_eq!(read_of(&token), expected);
         token["keyslots"] = json!([]);
         assert_eq!(read_of(&token).keyslot, None);
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let token = read(7, &written("AB-cd", 3)).unwrap();
+        assert_eq!((token.keyslot, token.master.as_str()), (Some(3), "ab-cd"));
     }
 
     #[test]
