@@ -7,14 +7,16 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tempfile::TempDir;
 use virt_unlock::cancel::Cancel;
 use virt_unlock::config::{DeviceSpec, Master, Unlock, Volume};
 use virt_unlock::host::volumes::Cryptsetup;
-use virt_unlock::host::{Headers, Key, Keyslot, MasterToken, OpenError, Volumes};
+use virt_unlock::host::{CloseError, Header, Headers, Key, Keyslot, MasterToken, OpenError, Volumes};
 use virt_unlock::secret::Secret;
 use virt_unlock::unlock::derived::derive;
+use virt_unlock::unlock::enrolment::{Enrolled, Enrolment, Revoked};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_virt-unlock");
 const PASSPHRASE: &str = "correct horse battery staple";
@@ -311,4 +313,245 @@ fn a_header_without_room_is_said_and_left() {
     let words = added.unwrap().to_string();
     assert!(words.ends_with("is not changed: All key slots full"), "{words}");
     assert_eq!(bench.check(&typed(OWN)), Ok(()));
+}
+
+/// Whoever changes headers, and is killed before the change after the first `left`.
+struct Mortal<'a> {
+    luks: &'a Cryptsetup,
+    left: AtomicUsize,
+}
+
+impl Mortal<'_> {
+    fn live(&self) -> Result<(), OpenError> {
+        let left = self
+            .left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        left.map(drop).map_err(|_| OpenError::Cancelled)
+    }
+}
+
+impl Volumes for Mortal<'_> {
+    fn probe(&self, volume: &Volume, device: &Path, cancel: &Cancel) -> Result<Header, OpenError> {
+        self.luks.probe(volume, device, cancel)
+    }
+
+    fn open(&self, volume: &Volume, device: &Path, key: &Key, cancel: &Cancel) -> Result<(), OpenError> {
+        self.luks.open(volume, device, key, cancel)
+    }
+
+    fn probe_master(&self, master: &Master, cancel: &Cancel) -> Result<Header, OpenError> {
+        self.luks.probe_master(master, cancel)
+    }
+
+    fn open_master(&self, master: &Master, key: &Key, cancel: &Cancel) -> Result<Secret, OpenError> {
+        self.luks.open_master(master, key, cancel)
+    }
+
+    fn close(&self, name: &str, cancel: &Cancel) -> Result<(), CloseError> {
+        self.luks.close(name, cancel)
+    }
+}
+
+impl Headers for Mortal<'_> {
+    fn check(&self, volume: &Volume, device: &Path, key: &Key, cancel: &Cancel) -> Result<(), OpenError> {
+        self.luks.check(volume, device, key, cancel)
+    }
+
+    fn create_master(&self, header: &Path, key: &Key, cancel: &Cancel) -> Result<String, OpenError> {
+        self.live()?;
+        self.luks.create_master(header, key, cancel)
+    }
+
+    fn add_keyslot(&self, volume: &Volume, device: &Path, with: &Key, new: &Secret, cancel: &Cancel) -> Result<u32, OpenError> {
+        self.live()?;
+        self.luks.add_keyslot(volume, device, with, new, cancel)
+    }
+
+    fn add_token(&self, volume: &Volume, device: &Path, master: &str, keyslot: u32, cancel: &Cancel) -> Result<(), OpenError> {
+        self.live()?;
+        self.luks.add_token(volume, device, master, keyslot, cancel)
+    }
+
+    fn remove_keyslot(&self, volume: &Volume, device: &Path, keyslot: u32, cancel: &Cancel) -> Result<(), OpenError> {
+        self.live()?;
+        self.luks.remove_keyslot(volume, device, keyslot, cancel)
+    }
+
+    fn remove_token(&self, volume: &Volume, device: &Path, token: u32, cancel: &Cancel) -> Result<(), OpenError> {
+        self.live()?;
+        self.luks.remove_token(volume, device, token, cancel)
+    }
+}
+
+impl Bench {
+    /// Whoever is killed before the change after the first `changes`.
+    fn mortal(&self, changes: usize) -> Mortal<'_> {
+        Mortal {
+            luks: &self.luks,
+            left: AtomicUsize::new(changes),
+        }
+    }
+
+    fn enrolment<'a>(&'a self, headers: &'a Mortal<'a>) -> Enrolment<'a> {
+        let DeviceSpec::Path(device) = &self.volume.device else {
+            unreachable!()
+        };
+        Enrolment {
+            headers,
+            volume: &self.volume,
+            device,
+            master: MASTER,
+            cancel: &self.cancel,
+        }
+    }
+
+    fn enroll(&self, changes: usize, master: &Secret) -> Result<Enrolled, OpenError> {
+        let headers = self.mortal(changes);
+        self.enrolment(&headers).enroll(master, &mut |try_it| try_it(&typed(OWN)))
+    }
+
+    fn revoke(&self, changes: usize) -> Result<Revoked, OpenError> {
+        self.enrolment(&self.mortal(changes)).revoke()
+    }
+
+    fn probe(&self) -> Header {
+        self.luks.probe(&self.volume, &self.at("volume"), &self.cancel).unwrap()
+    }
+
+    /// Enrolled as it should be: one keyslot more, one token, and both ways open it.
+    fn assert_enrolled(&self, master: &Secret) {
+        let header = self.probe();
+        assert_eq!((header.keyslots.len(), header.tokens.len()), (2, 1), "{header:?}");
+        let derived = Key::Derived {
+            key: derive(master, VOLUME),
+            keyslot: header.tokens[0].keyslot.unwrap(),
+        };
+        assert_eq!(self.check(&derived), Ok(()));
+        assert_eq!(self.check(&typed(OWN)), Ok(()));
+    }
+}
+
+#[test]
+fn whoever_is_killed_while_enrolling_leaves_what_a_second_run_completes() {
+    let mut completed = Vec::new();
+    for changes in 0..=2 {
+        let bench = Bench::new();
+        let master = bench.open_master(PASSPHRASE).unwrap();
+        let first = bench.enroll(changes, &master);
+        assert_eq!(bench.check(&typed(OWN)), Ok(()), "after {changes}");
+        let second = bench.enroll(9, &master).unwrap();
+        bench.assert_enrolled(&master);
+        completed.push((first.is_ok(), second));
+    }
+    let expected = [
+        (false, Enrolled::New(1)),
+        (false, Enrolled::Completed(1)),
+        (true, Enrolled::Already(1)),
+    ];
+    assert_eq!(completed, expected);
+}
+
+#[test]
+fn whoever_is_killed_while_revoking_leaves_what_a_second_run_completes() {
+    for changes in 0..=2 {
+        let bench = Bench::new();
+        let master = bench.open_master(PASSPHRASE).unwrap();
+        bench.enroll(9, &master).unwrap();
+        let first = bench.revoke(changes);
+        assert_eq!(first.is_ok(), changes == 2);
+        assert_eq!(bench.check(&typed(OWN)), Ok(()), "after {changes}");
+        let second = bench.revoke(9).unwrap();
+        assert_eq!(second.tokens, usize::from(changes < 2));
+        assert_eq!(second.keyslots.len(), usize::from(changes < 1));
+        let header = bench.probe();
+        assert_eq!((header.keyslots.len(), header.tokens.len()), (1, 0));
+        assert_eq!(bench.check(&typed(OWN)), Ok(()));
+        // And either can be begun again from there.
+        bench.enroll(9, &master).unwrap();
+        bench.assert_enrolled(&master);
+    }
+}
+
+#[test]
+fn a_token_that_leads_nowhere_is_replaced() {
+    let bench = Bench::new();
+    let master = bench.open_master(PASSPHRASE).unwrap();
+    // To the volume's own keyslot, which stays, and to none at all.
+    let device = bench.at("volume");
+    for keyslots in ["\"0\"", ""] {
+        let token =
+            format!("{{\"type\":\"virt-unlock-master\",\"keyslots\":[{keyslots}],\"version\":1,\"master\":\"{MASTER}\"}}");
+        cryptsetup(&["token", "import", "--json-file=-", path(&device)], token.as_bytes());
+    }
+    assert_eq!(bench.enroll(9, &master), Ok(Enrolled::New(1)));
+    bench.assert_enrolled(&master);
+}
+
+#[test]
+fn the_last_way_in_is_not_taken_away() {
+    let bench = Bench::new();
+    let master = bench.open_master(PASSPHRASE).unwrap();
+    bench.enroll(9, &master).unwrap();
+    bench
+        .luks
+        .remove_keyslot(&bench.volume, &bench.at("volume"), 0, &bench.cancel)
+        .unwrap();
+    let refused = bench.revoke(9).unwrap_err().to_string();
+    assert!(refused.contains("no keyslot but the master's"), "{refused}");
+    assert_eq!(bench.probe().keyslots.len(), 1);
+}
+
+#[test]
+fn revoking_says_which_keyslot_an_interrupted_enrolment_may_have_left() {
+    let bench = Bench::new();
+    let master = bench.open_master(PASSPHRASE).unwrap();
+    assert_eq!(bench.enroll(1, &master), Err(OpenError::Cancelled));
+    // The volume's own keyslot is as cheap here.
+    assert_eq!(bench.revoke(9).unwrap().unmarked, [0, 1]);
+    // One that another program has marked is that program's.
+    let other = "{\"type\":\"systemd-recovery\",\"keyslots\":[\"0\"]}";
+    let device = bench.at("volume");
+    cryptsetup(&["token", "import", "--json-file=-", path(&device)], other.as_bytes());
+    assert_eq!(bench.revoke(9).unwrap().unmarked, [1]);
+}
+
+#[test]
+fn luks1_is_refused_with_the_way_out() {
+    let bench = Bench::new();
+    let device = bench.at("volume");
+    let format = ["luksFormat", "-q", "--type", "luks1", "--pbkdf-force-iterations", "1000"];
+    cryptsetup(&[&format[..], &["--key-file=-", path(&device)]].concat(), OWN.as_bytes());
+    let master = bench.open_master(PASSPHRASE).unwrap();
+    for refused in [
+        bench.enroll(9, &master).map(drop).unwrap_err(),
+        bench.revoke(9).map(drop).unwrap_err(),
+    ] {
+        let words = format!(
+            "volume mail is LUKS1, which has no tokens; `cryptsetup convert --type luks2 {}`",
+            path(&device)
+        );
+        assert!(refused.to_string().contains(&words), "{refused}");
+    }
+    assert_eq!(bench.check(&typed(OWN)), Ok(()));
+}
+
+#[test]
+fn a_detached_header_is_the_one_that_is_changed() {
+    let mut bench = Bench::new();
+    let (header, device) = (bench.at("header"), bench.at("volume"));
+    fs::copy(&device, &header).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(&device)
+        .unwrap()
+        .write_all(&vec![0; 1 << 20])
+        .unwrap();
+    bench.volume.header = Some(header);
+    let before = fs::read(&device).unwrap();
+    let master = bench.open_master(PASSPHRASE).unwrap();
+    bench.enroll(9, &master).unwrap();
+    bench.assert_enrolled(&master);
+    bench.revoke(9).unwrap();
+    assert_eq!(bench.probe().keyslots.len(), 1);
+    assert!(before == fs::read(&device).unwrap(), "the data is as it was");
 }

@@ -177,6 +177,8 @@ pub struct Header {
     pub keyslots: Vec<Keyslot>,
     /// The masters that it is enrolled with.
     pub tokens: Vec<MasterToken>,
+    /// The keyslots that a token names, ours or that of another program.
+    pub marked: Vec<u32>,
     /// Tokens of our type that cannot be used, in words: damaged ones, and those of a newer version of this program.
     pub strange_tokens: Vec<String>,
 }

@@ -4,6 +4,7 @@
 
 mod ask;
 pub mod derived;
+pub mod enrolment;
 mod gate;
 mod group;
 mod turn;

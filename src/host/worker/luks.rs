@@ -170,23 +170,17 @@ pub(super) fn header_of(device: &mut CryptDevice) -> Result<Header, LibcryptErr>
             });
         }
     }
-    let (mut tokens, mut strange_tokens) = (Vec::new(), Vec::new());
-    if version == 2 {
-        for token in token::all(device) {
-            match token {
-                Ok(token) => tokens.push(token),
-                Err(words) => strange_tokens.push(words),
-            }
-        }
-    }
-    Ok(Header {
+    let mut header = Header {
         version,
         uuid,
         cipher,
         keyslots,
-        tokens,
-        strange_tokens,
-    })
+        ..Header::default()
+    };
+    if version == 2 {
+        token::read_all(device, &mut header);
+    }
+    Ok(header)
 }
 
 /// Why the header did not load.

@@ -3,7 +3,7 @@
 use libcryptsetup_rs::{CryptDevice, CryptTokenInfo};
 use serde::Deserialize;
 
-use crate::host::MasterToken;
+use crate::host::{Header, MasterToken};
 
 /// Its type: whoever reads a header knows by it whose token it is.
 const TYPE: &str = "virt-unlock-master";
@@ -12,18 +12,40 @@ const VERSION: u32 = 1;
 /// How many tokens a LUKS2 header may have (`LUKS2_TOKENS_MAX`, `lib/luks2/luks2.h`).
 const MAX_TOKENS: u32 = 32;
 
-/// The master's tokens of a LUKS2 header, each as it is read or in words why not. Tokens of other types are not ours to judge.
-pub(super) fn all(device: &mut CryptDevice) -> Vec<Result<MasterToken, String>> {
-    let mut found = Vec::new();
+/// Reads the tokens of a LUKS2 header. Of those of another type no more is read than the keyslots that they name.
+pub(super) fn read_all(device: &mut CryptDevice, header: &mut Header) {
     for number in 0..MAX_TOKENS {
+        if is_free(device, number) {
+            continue;
+        }
+        let json = device.token_handle().json_get(number);
+        let named = json.as_ref().ok().map(named_by).unwrap_or_default();
+        header.marked.extend(named);
         if is_ours(device, number) {
-            found.push(match device.token_handle().json_get(number) {
-                Ok(json) => read(number, &json),
-                Err(error) => Err(format!("token {number} cannot be read: {error}")),
-            });
+            let token = json
+                .map_err(|error| format!("token {number} cannot be read: {error}"))
+                .and_then(|json| read(number, &json));
+            match token {
+                Ok(token) => header.tokens.push(token),
+                Err(words) => header.strange_tokens.push(words),
+            }
         }
     }
-    found
+}
+
+fn is_free(device: &mut CryptDevice, number: u32) -> bool {
+    let status = device.token_handle().status(number);
+    matches!(status, Ok(CryptTokenInfo::Inactive | CryptTokenInfo::Invalid))
+}
+
+/// The keyslots that a token names.
+fn named_by(json: &serde_json::Value) -> Vec<u32> {
+    let named = json.get("keyslots").and_then(serde_json::Value::as_array);
+    let numbers = named
+        .into_iter()
+        .flatten()
+        .filter_map(|keyslot| keyslot.as_str()?.parse().ok());
+    numbers.collect()
 }
 
 /// Whether this number has a token of our type. That no plug-in of libcryptsetup knows this type is as it should be.
