@@ -84,7 +84,7 @@ impl Sink for Recorder {
         let now = match &event.happened {
             Happened::Note(_) | Happened::Warning(_) | Happened::Begun(_) | Happened::Over(_) => return,
             Happened::Working(words) | Happened::Waiting(words) => Some(Remembered::Waiting(plain(words))),
-            Happened::Asking(_) => Some(Remembered::Waiting("its passphrase is asked for".to_owned())),
+            Happened::Asking(_) => Some(Remembered::Waiting("a question for it is open".to_owned())),
             Happened::Ended(Outcome::Failed(words) | Outcome::Skipped(words)) => Some(Remembered::Failed(plain(words))),
             Happened::Ended(_) => None,
         };

@@ -60,7 +60,7 @@ fn status(mapping: Mapping, is_there: bool, guest: DomainState, remembered: Opti
 #[test]
 fn the_state_follows_the_machine_and_the_record_gives_the_reason() {
     use DomainState::{Paused, Running, ShutOff};
-    let asked = || Some(Remembered::Waiting("its passphrase is asked for".into()));
+    let asked = || Some(Remembered::Waiting("a question for it is open".into()));
     let failed = || Some(Remembered::Failed("wrong three times".into()));
     let foreign = || Mapping::Foreign("something else".into());
     let none = || Mapping::None;
@@ -82,7 +82,7 @@ fn the_state_follows_the_machine_and_the_record_gives_the_reason() {
             (none(), true, ShutOff, asked(), true),
             State::Waiting,
             VolumeState::Waiting,
-            Some("its passphrase is asked for"),
+            Some("a question for it is open"),
         ),
         // Whoever waited was killed.
         (
@@ -107,7 +107,7 @@ fn the_state_follows_the_machine_and_the_record_gives_the_reason() {
             (none(), false, ShutOff, asked(), true),
             State::Waiting,
             VolumeState::Waiting,
-            Some("asked for"),
+            Some("a question for it is open"),
         ),
         (
             (foreign(), true, ShutOff, None, false),
