@@ -1,7 +1,7 @@
 //! The way up.
 
 use super::{Action, Direction, Names, Plan, Step, UnknownName, Wait, needs};
-use crate::config::{Config, Start};
+use crate::config::{Config, Start, Unlock};
 use crate::facts::{DomainFacts, Facts, Mapping, MountState, PoolState};
 use crate::graph::{Graph, Layer, Need};
 
@@ -83,7 +83,7 @@ fn with_pools(graph: &Graph, mut marked: Vec<bool>) -> Vec<bool> {
 
 fn judge(config: &Config, facts: &Facts, layer: &Layer, names: &Names) -> (Action, String) {
     match layer {
-        Layer::Volume(name) => volume(facts, name),
+        Layer::Volume(name) => volume(config, facts, name),
         Layer::Mount(name) => mount(config, facts, name),
         Layer::Pool(name) => pool(facts, name),
         Layer::Domain(name) => {
@@ -100,16 +100,29 @@ fn judge(config: &Config, facts: &Facts, layer: &Layer, names: &Names) -> (Actio
     }
 }
 
-fn volume(facts: &Facts, name: &str) -> (Action, String) {
+fn volume(config: &Config, facts: &Facts, name: &str) -> (Action, String) {
     let Some(found) = facts.volumes.get(name) else {
         return (Action::Blocked, "its facts are not known".to_owned());
     };
     match (&found.mapping, &found.device) {
         (Mapping::Open(_), _) => (Action::Nothing, "open already".to_owned()),
         (Mapping::Foreign(words), _) => (Action::Blocked, words.clone()),
-        (Mapping::None, Some(device)) => (Action::Open, format!("{} is locked", device.path.display())),
-        (Mapping::None, None) => (Action::Open, "its device is not there yet".to_owned()),
+        (Mapping::None, Some(device)) => (
+            Action::Open,
+            format!("{} is locked{}", device.path.display(), ways(config, name)),
+        ),
+        (Mapping::None, None) => (Action::Open, format!("its device is not there yet{}", ways(config, name))),
     }
+}
+
+/// How a volume will be opened, where that is not by its passphrase alone.
+fn ways(config: &Config, name: &str) -> String {
+    let ways = config.volume(name).map_or(&[][..], |volume| &volume.unlock);
+    if matches!(ways, [] | [Unlock::Passphrase]) {
+        return String::new();
+    }
+    let words: Vec<String> = ways.iter().map(Unlock::to_string).collect();
+    format!("; by {}", words.join(", or else "))
 }
 
 fn mount(config: &Config, facts: &Facts, name: &str) -> (Action, String) {

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::Unlocker;
 use super::group::{Group, Lead, Next};
-use super::volume::OnTheWay;
+use super::master::Shared;
+use super::volume::{OnTheWay, Target};
 use super::words;
 use crate::config::Volume;
 use crate::event::{Ending, Outcome, Phase};
@@ -16,13 +17,13 @@ use crate::secret::Secret;
 
 /// What asking came to.
 pub(super) enum Asked {
-    /// The volume is through.
+    /// The volume is through, or the master open.
     Through(Ending),
     /// This way is used up; the words say why.
     GivenUp(String),
 }
 
-/// What is remembered between the questions for one volume.
+/// What is remembered between the questions for one volume or master.
 struct Tries {
     used: u32,
     last: Option<String>,
@@ -47,7 +48,10 @@ impl Unlocker {
                 return asked;
             }
         }
-        let group = self.group_of(way.volume);
+        let group = match way.target {
+            Target::Volume { volume, .. } => self.group_of(volume),
+            Target::Master { .. } => None,
+        };
         let mut seen = 0;
         if self.turn.in_order(way.rank, self.pace.order_patience, way.asking).is_err() {
             return Asked::Through(Outcome::Cancelled.into());
@@ -100,18 +104,25 @@ impl Unlocker {
 
     /// Waits for the turn and puts one question; the answer, and how fast it came.
     fn ask(&self, way: &OnTheWay<'_>, tries: &Tries, group: Option<&Group>) -> Result<(Secret, Duration), Asked> {
-        let volume = way.volume;
         way.progress.waiting("waiting until its question can be asked");
         let Ok(_turn) = self.turn.take(way.rank, way.asking) else {
             return Err(Asked::Through(Outcome::Cancelled.into()));
         };
-        let guests = self.waiting_guests.get(&volume.name).map(Vec::as_slice).unwrap_or_default();
-        let others = group.map_or(0, Group::others);
-        let words = words::question(volume, guests, others, tries.used + 1, tries.last.as_deref());
+        let what = match way.target {
+            Target::Volume { volume, .. } => {
+                words::of_volume(volume, self.guests_of(&volume.name), group.map_or(0, Group::others))
+            }
+            Target::Master { master, .. } => {
+                let volumes = self.masters.get(&master.name).map(Shared::pending).unwrap_or_default();
+                let guests: Vec<String> = volumes.iter().flat_map(|volume| self.guests_of(volume).to_vec()).collect();
+                words::of_master(&master.name, &volumes, &guests)
+            }
+        };
+        let words = words::question(&what, tries.used + 1, way.target.tries(), tries.last.as_deref());
         way.progress.asking(words.clone());
         let question = Question {
             words,
-            id: format!("cryptsetup:{}", way.device.display()),
+            id: format!("cryptsetup:{}", way.target.path().display()),
         };
         let since = Instant::now();
         match way
@@ -124,7 +135,12 @@ impl Unlocker {
         }
     }
 
-    /// Tries one passphrase. `None`: it is not this volume's.
+    /// The guests that wait for a volume.
+    fn guests_of(&self, volume: &str) -> &[String] {
+        self.waiting_guests.get(volume).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Tries one passphrase. `None`: it opens nothing here.
     fn offer(&self, way: &OnTheWay<'_>, secret: Secret, done: &str, proof: Option<(&Group, &mut usize)>) -> Option<Asked> {
         let key = Key::Passphrase(secret);
         let result = self.open(way, &key);
@@ -181,9 +197,13 @@ impl Tries {
         }
         self.used += 1;
         self.last = Some("the last one was wrong".to_owned());
-        let limit = way.volume.tries;
+        let limit = way.target.tries();
         way.progress.note(format!(
-            "wrong passphrase, try {}{}",
+            "wrong passphrase{}, try {}{}",
+            match way.target {
+                Target::Volume { .. } => String::new(),
+                Target::Master { master, .. } => format!(" for master {}", master.name),
+            },
             self.used,
             if limit > 0 { format!(" of {limit}") } else { String::new() }
         ));

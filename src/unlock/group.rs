@@ -2,10 +2,9 @@
 //! of them is offered to the rest; one that opened nothing is offered to nobody.
 
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::kept::Kept;
 use crate::cancel::Cancel;
 use crate::monitor::{Ended, Monitor};
 use crate::secret::Secret;
@@ -13,21 +12,14 @@ use crate::secret::Secret;
 struct State {
     to_open: usize,
     somebody_asks: bool,
-    proven: Vec<Proof>,
+    /// Passphrases that opened a member.
+    proven: Vec<Kept>,
     proofs: usize,
 }
 
-/// A passphrase that opened a member.
-struct Proof {
-    secret: Secret,
-    since: Instant,
-    /// Wakes the thread that would forget this proof: with the proof its work is gone.
-    _forgotten: Sender<()>,
-}
-
 impl State {
-    fn forget_old(&mut self, keep: Duration) {
-        self.proven.retain(|proof| proof.since.elapsed() < keep);
+    fn forget_old(&mut self) {
+        self.proven.retain(|proof| !proof.is_over());
     }
 }
 
@@ -72,13 +64,13 @@ impl Group {
     /// waits (`None`: for ever).
     pub fn next(&self, seen: &mut usize, limit: Option<Duration>, cancel: &Cancel) -> Result<Next<'_>, Ended> {
         self.state.wait(limit, cancel, |state| {
-            state.forget_old(self.keep);
+            state.forget_old();
             // The newest proofs stand at the end; those that were dropped for their age count as seen.
             let first = state.proofs - state.proven.len();
             *seen = (*seen).max(first);
             if let Some(proof) = state.proven.get(*seen - first) {
                 *seen += 1;
-                return Some(Next::Try(proof.secret.clone()));
+                return Some(Next::Try(proof.secret().clone()));
             }
             (!state.somebody_asks).then(|| {
                 state.somebody_asks = true;
@@ -89,26 +81,12 @@ impl Group {
 
     /// A passphrase opened a member: the others may try it.
     pub fn proven(&self, secret: Secret, seen: &mut usize) {
-        let (forgotten, wake) = channel();
-        let (group, keep) = (Arc::downgrade(&self.state), self.keep);
+        // What nobody would forget in time is not kept: the others are asked for theirs.
+        let kept = Kept::begin(secret, self.keep, &self.state, State::forget_old);
         self.state.update(|state| {
-            let since = Instant::now();
-            // Members may wait long for their device: nobody else looks at the clock meanwhile.
-            let begun = thread::Builder::new().name("forget".to_owned()).spawn(move || {
-                if wake.recv_timeout(keep) == Err(RecvTimeoutError::Timeout)
-                    && let Some(group) = group.upgrade()
-                {
-                    group.update(|state| state.forget_old(keep));
-                }
-            });
-            // What nobody would forget in time is not kept: the others are asked for theirs.
-            if begun.is_ok() {
+            if let Some(kept) = kept {
                 state.proofs += 1;
-                state.proven.push(Proof {
-                    secret,
-                    since,
-                    _forgotten: forgotten,
-                });
+                state.proven.push(kept);
             }
             *seen = state.proofs;
         });
@@ -149,7 +127,7 @@ mod tests {
         let Next::Ask(lead) = group.next(&mut first, None, &cancel).unwrap() else {
             panic!("nothing to try yet")
         };
-        thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let waiter = scope.spawn(|| {
                 group
                     .next(&mut second, None, &cancel)

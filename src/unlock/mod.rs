@@ -1,12 +1,15 @@
 //! From a locked volume to an open one: its device, its ways to a key, the question, the derivation. What is shared between
-//! volumes that are unlocked side by side is here too: whose question is open, which passphrase a group has, how much memory
-//! is promised to derivations.
+//! volumes that are unlocked side by side is here too: whose question is open, which passphrase a group has, which master is open,
+//! how much memory is promised to derivations.
 
 mod ask;
 pub mod derived;
+pub mod enrolled;
 pub mod enrolment;
 mod gate;
 mod group;
+mod kept;
+mod master;
 mod turn;
 mod volume;
 mod words;
@@ -14,13 +17,14 @@ mod words;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::config::{Config, Volume};
+use crate::config::{Config, Master, Unlock, Volume};
 use crate::host::Host;
 use crate::monitor::Monitor;
 use crate::pace::Pace;
 
 use gate::Gate;
 use group::Group;
+use master::Shared;
 use turn::Turn;
 
 /// Everything that volumes share while they are unlocked.
@@ -28,9 +32,14 @@ pub struct Unlocker {
     host: Host,
     turn: Turn,
     groups: BTreeMap<String, Group>,
+    masters: BTreeMap<String, Shared>,
     gate: Gate,
     waiting_guests: BTreeMap<String, Vec<String>>,
-    /// The volumes that may still have to be asked for; their number is in `unanswered`.
+    /// The masters that somebody may be asked for.
+    asked_masters: BTreeSet<String>,
+    /// The volumes that may have to be asked for.
+    asked_for: BTreeSet<String>,
+    /// Those of them that may still have to be asked for; their number is in `unanswered`.
     to_ask: Mutex<BTreeSet<String>>,
     unanswered: Arc<Monitor<usize>>,
     followers: BTreeMap<String, BTreeSet<String>>,
@@ -53,17 +62,34 @@ impl Unlocker {
         let groups = groups
             .map(|name| (name.clone(), Group::new(of_group(&name), pace.keep_passphrase)))
             .collect();
-        let asked = to_open
+        let masters = config.masters.iter().map(|master| {
+            let volumes = config.volumes.iter().filter(|volume| {
+                let is_to_open = to_open.contains(&volume.name.as_str());
+                is_to_open && volume.is_opened_by(&master.name)
+            });
+            let pending = volumes.map(|volume| volume.name.clone()).collect();
+            (master.name.clone(), Shared::new(master, pending, pace.keep_passphrase))
+        });
+        let is_asked = |master: &&Master| asks(&BTreeSet::new(), &master.unlock);
+        let asked_masters: BTreeSet<String> = config
+            .masters
             .iter()
-            .filter(|name| config.volume(name).is_some_and(volume::is_asked_for));
-        let to_ask: BTreeSet<String> = asked.map(|name| (*name).to_owned()).collect();
+            .filter(is_asked)
+            .map(|master| master.name.clone())
+            .collect();
+        let is_asked = |volume: &Volume| asks(&asked_masters, &volume.unlock);
+        let asked = to_open.iter().filter(|name| config.volume(name).is_some_and(is_asked));
+        let asked_for: BTreeSet<String> = asked.map(|name| (*name).to_owned()).collect();
         Self {
             turn: Turn::new(),
             groups,
+            masters: masters.collect(),
             gate: Gate::new(Arc::clone(&host.devices), pace),
             waiting_guests,
-            unanswered: Arc::new(Monitor::new(to_ask.len())),
-            to_ask: Mutex::new(to_ask),
+            unanswered: Arc::new(Monitor::new(asked_for.len())),
+            to_ask: Mutex::new(asked_for.clone()),
+            asked_for,
+            asked_masters,
             followers: config
                 .volumes
                 .iter()
@@ -81,13 +107,16 @@ impl Unlocker {
         for group in self.groups.values_mut() {
             group.keep_for(pace.keep_passphrase);
         }
+        for master in self.masters.values_mut() {
+            master.keep_for(pace.keep_passphrase);
+        }
         self.pace = pace;
         self
     }
 
     /// Soon [`Unlocker::unlock`] is called for this volume: questions come in the order of `rank`, not of luck.
     pub fn announce(&self, volume: &Volume, rank: usize) {
-        if volume::is_asked_for(volume) {
+        if self.asked_for.contains(&volume.name) {
             self.turn.announce(rank);
         }
     }
@@ -98,12 +127,32 @@ impl Unlocker {
         if let Some(group) = self.group_of(volume) {
             group.member_is_through();
         }
+        for way in &volume.unlock {
+            if let Unlock::Master { name } = way
+                && let Some(master) = self.masters.get(name)
+            {
+                master.leave(&volume.name);
+            }
+        }
+    }
+
+    /// Whether one of these ways may ask somebody.
+    fn asks(&self, ways: &[Unlock]) -> bool {
+        asks(&self.asked_masters, ways)
     }
 
     /// Nobody has to answer for this volume any more.
     fn settle(&self, name: &str) {
         let mut to_ask = self.to_ask.lock().unwrap_or_else(PoisonError::into_inner);
         if to_ask.remove(name) {
+            self.unanswered.update(|count| *count = to_ask.len());
+        }
+    }
+
+    /// It has to be asked for after all.
+    fn unsettle(&self, name: &str) {
+        let mut to_ask = self.to_ask.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.asked_for.contains(name) && to_ask.insert(name.to_owned()) {
             self.unanswered.update(|count| *count = to_ask.len());
         }
     }
@@ -120,6 +169,15 @@ impl Unlocker {
     pub fn unanswered(&self) -> Arc<Monitor<usize>> {
         Arc::clone(&self.unanswered)
     }
+}
+
+/// Whether one of these ways may ask somebody, where `masters` are those that somebody may be asked for.
+fn asks(masters: &BTreeSet<String>, ways: &[Unlock]) -> bool {
+    ways.iter().any(|way| match way {
+        Unlock::Passphrase => true,
+        Unlock::KeyFile { .. } | Unlock::Credential { .. } => false,
+        Unlock::Master { name } => masters.contains(name),
+    })
 }
 
 /// The volumes that are after this one, directly or not.

@@ -1,5 +1,6 @@
 //! The story of one volume: device, header, ways to a key.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,23 +8,60 @@ use super::Unlocker;
 use super::ask::Asked;
 use super::gate::{Held, Refused, memory_of};
 use crate::cancel::Cancel;
-use crate::config::{Unlock, Volume};
+use crate::config::{Master, Unlock, Volume};
 use crate::event::{Ending, Kind, Outcome, Phase, Progress};
 use crate::facts::{Mapping, VolumeFacts};
 use crate::host::watch::Watch;
-use crate::host::{Header, Key, OpenError};
+use crate::host::{Header, Key, Keyslot, OpenError};
 use crate::monitor::Ended;
+use crate::secret::Secret;
 use crate::text;
 
-/// Whether somebody may be asked for this volume's key.
-pub(super) fn is_asked_for(volume: &Volume) -> bool {
-    volume.unlock.contains(&Unlock::Passphrase)
+/// What is to be opened.
+#[derive(Clone, Copy)]
+pub(super) enum Target<'a> {
+    /// A volume, as a device of its own.
+    Volume {
+        volume: &'a Volume,
+        /// The encrypted device.
+        device: &'a Path,
+    },
+    /// A master, for its key.
+    Master {
+        master: &'a Master,
+        /// Where the key goes.
+        key: &'a OnceCell<Secret>,
+    },
 }
 
-/// A volume on its way, with all that its steps need.
+impl<'a> Target<'a> {
+    pub fn ways(self) -> &'a [Unlock] {
+        match self {
+            Self::Volume { volume, .. } => &volume.unlock,
+            Self::Master { master, .. } => &master.unlock,
+        }
+    }
+
+    /// Wrong answers before it is given up; zero: for ever.
+    pub fn tries(self) -> u32 {
+        match self {
+            Self::Volume { volume, .. } => volume.tries,
+            Self::Master { master, .. } => master.tries,
+        }
+    }
+
+    /// What agents know it by.
+    pub fn path(self) -> &'a Path {
+        match self {
+            Self::Volume { device, .. } => device,
+            Self::Master { master, .. } => &master.header,
+        }
+    }
+}
+
+/// A volume, or the master that it needs, on its way, with all that its steps need.
 pub(super) struct OnTheWay<'a> {
-    pub volume: &'a Volume,
-    pub device: &'a Path,
+    pub target: Target<'a>,
     pub header: &'a Header,
     pub rank: usize,
     pub progress: Progress<'a>,
@@ -54,59 +92,58 @@ impl Unlocker {
             return Outcome::Failed("no file descriptor is left".to_owned()).into();
         };
         let way = OnTheWay {
-            volume,
-            device: &device,
+            target: Target::Volume { volume, device: &device },
             header: &header,
             rank,
             progress,
             cancel,
             asking: &asking,
         };
-        let ending = watch.meanwhile(&volume.name, VolumeFacts::is_open, &asking, || self.try_ways(&way));
+        let asked = watch.meanwhile(&volume.name, VolumeFacts::is_open, &asking, || self.try_ways(&way));
+        let ending = match asked {
+            Asked::Through(ending) => ending,
+            Asked::GivenUp(words) => {
+                Outcome::Failed(format!("{words}; `virt-unlock up {}` tries again", volume.name)).of(Kind::VolumeGivenUp)
+            }
+        };
         if ending.outcome == Outcome::Cancelled && !cancel.is_raised() && self.is_open_now(volume) {
             return Outcome::Already("somebody else has opened it".to_owned()).into();
         }
         ending
     }
 
-    fn try_ways(&self, way: &OnTheWay<'_>) -> Ending {
-        let volume = way.volume;
+    pub(super) fn try_ways(&self, way: &OnTheWay<'_>) -> Asked {
+        let ways = way.target.ways();
         let mut tried: Vec<String> = Vec::new();
-        for unlock in &volume.unlock {
-            match unlock {
-                Unlock::Passphrase => match self.ask_and_open(way) {
-                    Asked::Through(ending) => return ending,
-                    Asked::GivenUp(words) => tried.push(words),
-                },
-                Unlock::KeyFile { path, offset, size } => {
+        for (place, unlock) in ways.iter().enumerate() {
+            let asked = match (unlock, way.target) {
+                (Unlock::Passphrase, _) => self.ask_and_open(way),
+                (Unlock::KeyFile { path, offset, size }, _) => {
                     let key = Key::File {
                         path: path.clone(),
                         offset: *offset,
                         size: *size,
                     };
-                    match self.try_key(way, &key, &format!("key file {}", path.display())) {
-                        Asked::Through(ending) => return ending,
-                        Asked::GivenUp(words) => tried.push(words),
-                    }
+                    self.try_key(way, &key, &unlock.to_string())
                 }
-                Unlock::Credential { name } => {
+                (Unlock::Credential { name }, _) => {
                     let key = Key::Credential { name: name.clone() };
-                    match self.try_key(way, &key, &format!("credential {name}")) {
-                        Asked::Through(ending) => return ending,
-                        Asked::GivenUp(words) => tried.push(words),
-                    }
+                    self.try_key(way, &key, &unlock.to_string())
                 }
-                Unlock::Master { name } => {
-                    let words = format!("master {name}: this program cannot open masters");
-                    way.progress.warning(words.clone());
-                    tried.push(words);
+                (Unlock::Master { name }, Target::Volume { volume, .. }) => {
+                    self.open_by_master(way, volume, name, self.asks(&ways[place + 1..]))
                 }
+                (Unlock::Master { .. }, Target::Master { .. }) => continue,
+            };
+            match asked {
+                Asked::GivenUp(words) => tried.push(words),
+                through @ Asked::Through(_) => return through,
             }
         }
-        Outcome::Failed(format!("{}; `virt-unlock up {}` tries again", tried.join("; "), volume.name)).of(Kind::VolumeGivenUp)
+        Asked::GivenUp(tried.join("; "))
     }
 
-    /// Tries a key that nobody has to be asked for. Why it does not open the volume is said, for the next way may.
+    /// Tries a key that nobody has to be asked for. Why it does not open is said, for the next way may.
     fn try_key(&self, way: &OnTheWay<'_>, key: &Key, what: &str) -> Asked {
         match self.open(way, key) {
             Err(error @ (OpenError::WrongKey | OpenError::KeyFile(_) | OpenError::NoKey(_))) => {
@@ -133,7 +170,9 @@ impl Unlocker {
         };
         // The question is answered, whatever it waits for now.
         way.progress.working("waiting for a processor and memory to derive the key");
-        let needed = memory_of(&way.header.keyslots);
+        // A derived key opens its own keyslot, whatever the others take.
+        let tried = |slot: &&Keyslot| !matches!(key, Key::Derived { keyslot, .. } if *keyslot != slot.number);
+        let needed = memory_of(way.header.keyslots.iter().filter(tried));
         let entered = way
             .progress
             .during(Phase::Room, || self.gate.enter(way.rank, needed, way.cancel, say));
@@ -145,35 +184,51 @@ impl Unlocker {
                 return Err(OpenError::Memory(format!("its keyslot takes {needed}, and {free} are free")));
             }
         };
-        way.progress.working("deriving the key");
-        way.progress
-            .during(Phase::Key, || self.host.volumes.open(way.volume, way.device, key, way.cancel))
+        match way.target {
+            Target::Volume { volume, device } => {
+                way.progress.working("deriving the key");
+                way.progress
+                    .during(Phase::Key, || self.host.volumes.open(volume, device, key, way.cancel))
+            }
+            Target::Master { master, key: opened } => {
+                way.progress.working(format!("deriving the key of master {}", master.name));
+                let secret = way
+                    .progress
+                    .during(Phase::Key, || self.host.volumes.open_master(master, key, way.cancel))?;
+                // Only what opens nothing is tried again, so it is empty.
+                let _ = opened.set(secret);
+                Ok(())
+            }
+        }
     }
 
     /// What a way that cannot be tried again came to.
     pub(super) fn ending(&self, way: &OnTheWay<'_>, result: Result<(), OpenError>, done: &str) -> Ending {
-        let name = &way.volume.name;
         let error = match result {
             Ok(()) => return Outcome::Done(done.to_owned()).into(),
             Err(OpenError::Cancelled) => return Outcome::Cancelled.into(),
-            // Somebody was faster, with `cryptsetup open` by hand.
-            Err(OpenError::Exists(_) | OpenError::Busy(_)) if self.is_open_now(way.volume) => {
-                return Outcome::Already("open already".to_owned()).into();
-            }
             Err(error) => error,
         };
+        let Target::Volume { volume, device } = way.target else {
+            return Outcome::Failed(error.to_string()).into();
+        };
         match &error {
+            // Somebody was faster, with `cryptsetup open` by hand.
+            OpenError::Exists(_) | OpenError::Busy(_) if self.is_open_now(volume) => {
+                Outcome::Already("open already".to_owned()).into()
+            }
             OpenError::Exists(_) => Outcome::Failed(error.to_string()).of(Kind::ForeignMapping),
             OpenError::Busy(_) => Outcome::Failed(format!(
                 "{error}; `lsblk {}` shows by what (is it open under another name?)",
-                way.device.display()
+                device.display()
             ))
             .into(),
             OpenError::Memory(_) => Outcome::Failed(format!(
-                "{error}; free some, then `virt-unlock up {name}` (no try was used up)"
+                "{error}; free some, then `virt-unlock up {}` (no try was used up)",
+                volume.name
             ))
             .of(Kind::NoMemory),
-            OpenError::Header(_) => no_header(way.volume, way.device, &error),
+            OpenError::Header(_) => no_header(volume, device, &error),
             _ => Outcome::Failed(error.to_string()).into(),
         }
     }

@@ -4,22 +4,15 @@ use std::fmt::Write;
 
 use crate::config::Volume;
 
-/// How many guests are named before the rest is counted: a console line has about 80 columns.
+/// How many guests, or volumes, are named before the rest is counted: a console line has about 80 columns.
 const NAMED: usize = 4;
 
-/// One line, without its end: "Passphrase for volume mail (guest mailserver), try 2 of 3, the last one was wrong:".
-pub fn question(volume: &Volume, guests: &[String], group_waits: usize, attempt: u32, last: Option<&str>) -> String {
+/// One line: "Passphrase for volume mail (guest mailserver), try 2 of 3, the last one was wrong:".
+pub fn question(what: &str, attempt: u32, tries: u32, last: Option<&str>) -> String {
     // Writing into a string cannot fail.
-    let mut words = format!("Passphrase for volume {}", volume.name);
-    if !guests.is_empty() {
-        let _ = write!(words, " ({})", list(guests));
-    }
-    if let Some(group) = volume.passphrase_group.as_ref().filter(|_| group_waits > 0) {
-        let _ = write!(words, " and {group_waits} more of group {group}");
-    }
-    let _ = write!(words, ", try {attempt}");
-    if volume.tries > 0 {
-        let _ = write!(words, " of {}", volume.tries);
+    let mut words = format!("Passphrase for {what}, try {attempt}");
+    if tries > 0 {
+        let _ = write!(words, " of {tries}");
     }
     if let Some(last) = last {
         let _ = write!(words, ", {last}");
@@ -29,12 +22,42 @@ pub fn question(volume: &Volume, guests: &[String], group_waits: usize, attempt:
     words.replace(|c: char| c.is_control(), "?")
 }
 
-fn list(guests: &[String]) -> String {
-    let word = if guests.len() == 1 { "guest" } else { "guests" };
-    let named = guests.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
-    match guests.len().saturating_sub(NAMED) {
-        0 => format!("{word} {named}"),
-        more => format!("{word} {named} and {more} more"),
+/// A volume and who is served by its passphrase: "volume mail (guest mailserver) and 2 more of group office".
+pub fn of_volume(volume: &Volume, guests: &[String], group_waits: usize) -> String {
+    let mut words = format!("volume {}", volume.name);
+    if !guests.is_empty() {
+        let _ = write!(words, " ({})", list("guest", guests));
+    }
+    if let Some(group) = volume.passphrase_group.as_ref().filter(|_| group_waits > 0) {
+        let _ = write!(words, " and {group_waits} more of group {group}");
+    }
+    words
+}
+
+/// A master and what waits for it: "master office (volumes mail, vm; guests mailserver, webserver)".
+pub fn of_master(master: &str, volumes: &[String], guests: &[String]) -> String {
+    let lists = [("volume", volumes), ("guest", guests)];
+    let lists: Vec<String> = lists
+        .iter()
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(word, names)| list(word, names))
+        .collect();
+    if lists.is_empty() {
+        return format!("master {master}");
+    }
+    format!("master {master} ({})", lists.join("; "))
+}
+
+fn list(word: &str, names: &[String]) -> String {
+    let word = if names.len() == 1 {
+        word.to_owned()
+    } else {
+        format!("{word}s")
+    };
+    let first = names.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => format!("{word} {first}"),
+        more => format!("{word} {first} and {more} more"),
     }
 }
 
@@ -49,13 +72,13 @@ mod tests {
 
     #[test]
     fn says_which_volume_which_guests_which_try() {
-        let guests = ["mailserver".to_owned()];
+        let what = of_volume(&volume(), &["mailserver".to_owned()], 0);
         assert_eq!(
-            question(&volume(), &guests, 0, 1, None),
+            question(&what, 1, 3, None),
             "Passphrase for volume mail (guest mailserver), try 1 of 3:"
         );
         assert_eq!(
-            question(&volume(), &guests, 0, 2, Some("the last one was wrong")),
+            question(&what, 2, 3, Some("the last one was wrong")),
             "Passphrase for volume mail (guest mailserver), try 2 of 3, the last one was wrong:"
         );
     }
@@ -64,18 +87,29 @@ mod tests {
     fn says_who_else_is_served_by_the_answer() {
         let mut volume = volume();
         volume.passphrase_group = Some("office".to_owned());
-        volume.tries = 0;
         let guests: Vec<String> = ["a", "b", "c", "d", "e", "f"].map(str::to_owned).to_vec();
-        let words = question(&volume, &guests, 2, 7, None);
         assert_eq!(
-            words,
+            question(&of_volume(&volume, &guests, 2), 7, 0, None),
             "Passphrase for volume mail (guests a, b, c, d and 2 more) and 2 more of group office, try 7:"
         );
     }
 
     #[test]
+    fn says_what_waits_for_a_master() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let (volumes, guests) = (names(&["mail", "v", "w", "x", "y", "z"]), names(&["web"]));
+        assert_eq!(
+            question(&of_master("office", &volumes, &guests), 1, 3, None),
+            "Passphrase for master office (volumes mail, v, w, x and 2 more; guest web), try 1 of 3:"
+        );
+        assert_eq!(of_master("office", &volumes[..1], &[]), "master office (volume mail)");
+        assert_eq!(of_master("office", &[], &[]), "master office");
+    }
+
+    #[test]
     fn a_hostile_name_cannot_move_the_cursor() {
-        let words = question(&volume(), &["x\x1b[2J\r\nroot login:".to_owned()], 0, 1, None);
+        let what = of_volume(&volume(), &["x\x1b[2J\r\nroot login:".to_owned()], 0);
+        let words = question(&what, 1, 3, None);
         assert!(!words.contains(|c: char| c.is_control()), "{words:?}");
     }
 }

@@ -5,6 +5,7 @@ mod fake_host;
 
 mod interrupted;
 mod kinds;
+mod masters;
 mod opening;
 mod questions;
 mod starting;

@@ -6,6 +6,7 @@
 mod devices;
 mod faults;
 mod hypervisor;
+pub mod masters;
 mod person;
 pub mod run;
 mod volumes;
@@ -79,6 +80,7 @@ impl FakeHost {
             let volume = FakeVolume {
                 there: true,
                 keys: vec![passphrase.as_bytes().to_vec()],
+                derived: masters::Derived::new(),
                 header: Ok(Header {
                     version: 2,
                     uuid: format!("uuid-of-{name}"),

@@ -26,7 +26,13 @@ impl World {
             Some(Answer::Declines) => Some(Err(QuestionError::Declined)),
             Some(Answer::CannotBeAsked) => Some(Err(QuestionError::Failed("no agent".to_owned()))),
             None if silent => None,
-            None => Some(Ok(Secret::copy_of(&self.volumes[volume].keys[0]))),
+            None => {
+                let keys = match volume.strip_prefix("master ") {
+                    Some(master) => &self.masters[master].keys,
+                    None => &self.volumes[volume].keys,
+                };
+                Some(Ok(Secret::copy_of(&keys[0])))
+            }
         }
     }
 }
@@ -34,7 +40,7 @@ impl World {
 impl Questions for FakeHost {
     fn ask(&self, question: &Question, cancel: &Cancel) -> Result<Secret, QuestionError> {
         let device = question.id.strip_prefix("cryptsetup:").unwrap();
-        let volume = super::devices::volume_at(device.as_ref());
+        let volume = super::masters::asked_at(device.as_ref());
         self.0.update(|world| {
             if let Some(other) = world.question_open.replace(volume.clone()) {
                 world

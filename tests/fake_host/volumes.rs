@@ -10,6 +10,7 @@ use virt_unlock::secret::Secret;
 
 use super::FakeHost;
 use super::devices::volume_at;
+use super::masters::memory_of;
 use super::world::World;
 
 impl World {
@@ -19,19 +20,11 @@ impl World {
         if !self.is_there(&name) {
             return Err(OpenError::DeviceGone(device.display().to_string()));
         }
-        let bytes = match key {
-            Key::Passphrase(secret) => secret.expose().to_vec(),
-            Key::File { path, .. } => match self.files.get(path) {
-                Some(bytes) => bytes.clone(),
-                None => return Err(OpenError::KeyFile("No such file or directory".to_owned())),
-            },
-            Key::Derived { key, .. } => key.expose().to_vec(),
-            Key::Credential { name } => match self.credentials.get(name) {
-                Some(bytes) => bytes.clone(),
-                None => return Err(OpenError::NoKey("its unit has no credential of this name".to_owned())),
-            },
+        let bytes = self.bytes_of(key)?;
+        let fits = match key {
+            Key::Derived { keyslot, .. } => self.volumes[&name].derived.get(keyslot) == Some(&bytes),
+            _ => self.volumes[&name].keys.contains(&bytes),
         };
-        let fits = self.volumes[&name].keys.contains(&bytes);
         if !fits {
             return Err(OpenError::WrongKey);
         }
@@ -81,10 +74,7 @@ impl Volumes for FakeHost {
             {
                 world.broken.push(format!("two derivations for {} at once", volume.name));
             }
-            let header = world.volumes[&volume_at(device)].header.as_ref();
-            let bytes = header.map_or(0, |header| {
-                header.keyslots.iter().map(|slot| slot.memory_kib << 10).max().unwrap_or(0)
-            });
+            let bytes = memory_of(&world.volumes[&volume_at(device)].header, key);
             world.derive(bytes, true);
             bytes
         });
@@ -96,24 +86,27 @@ impl Volumes for FakeHost {
     }
 
     fn probe_master(&self, master: &Master, cancel: &Cancel) -> Result<Header, OpenError> {
-        self.call(&format!("probe master {}", master.name), cancel, |_| {
-            Some(Err(no_file(master)))
+        self.call(&format!("probe master {}", master.name), cancel, |world| {
+            Some(world.master_header(&master.name))
         })
     }
 
-    fn open_master(&self, master: &Master, _: &Key, cancel: &Cancel) -> Result<Secret, OpenError> {
-        self.call(&format!("open master {}", master.name), cancel, |_| {
-            Some(Err(no_file(master)))
-        })
+    fn open_master(&self, master: &Master, key: &Key, cancel: &Cancel) -> Result<Secret, OpenError> {
+        let bytes = self.0.update(|world| {
+            let bytes = memory_of(&world.master_header(&master.name), key);
+            world.derive(bytes, true);
+            bytes
+        });
+        let result = self.call(&format!("open master {}", master.name), cancel, |world| {
+            Some(world.open_master(&master.name, key))
+        });
+        self.0.update(|world| world.derive(bytes, false));
+        result
     }
 
     fn close(&self, name: &str, cancel: &Cancel) -> Result<(), CloseError> {
         self.call(&format!("close {name}"), cancel, |world| Some(world.close(name)))
     }
-}
-
-fn no_file(master: &Master) -> OpenError {
-    OpenError::Header(format!("{}: No such file or directory", master.header.display()))
 }
 
 impl Mounts for FakeHost {

@@ -9,12 +9,15 @@ use virt_unlock::host::{CloseError, Header, OpenError, User};
 use virt_unlock::secret::Secret;
 
 use super::faults::Fault;
+use super::masters::{Derived, FakeMaster};
 use super::person::Answer;
 
 /// Everything on the host. Tests change it as they like by `FakeHost::set`.
 pub struct World {
     /// By the name that the tests' configuration gives them; the device is `/dev/vg0/NAME`.
     pub volumes: BTreeMap<String, FakeVolume>,
+    /// By name; the header is `/etc/virt-unlock/masters/NAME.luks`.
+    pub masters: BTreeMap<String, FakeMaster>,
     /// Below `/dev/mapper`: whether it is the volume, or something foreign, and its number.
     pub mappings: BTreeMap<String, (bool, DevNum)>,
     /// Open volumes whose node udev has not made yet.
@@ -50,7 +53,7 @@ pub struct World {
     pub(super) derivations: usize,
     /// The kernel keyring's entry of the root disk.
     pub cached: Vec<Secret>,
-    /// What the person answers, by volume.
+    /// What the person answers, by volume (or `master NAME`).
     pub script: BTreeMap<String, VecDeque<Answer>>,
     pub(super) silent: BTreeSet<String>,
     pub(super) question_open: Option<String>,
@@ -88,6 +91,8 @@ pub struct FakeVolume {
     pub there: bool,
     /// What opens it.
     pub keys: Vec<Vec<u8>>,
+    /// What opens one of its keyslots, and no other.
+    pub derived: Derived,
     /// Its header.
     pub header: Result<Header, OpenError>,
 }
@@ -126,6 +131,7 @@ impl Default for World {
     fn default() -> Self {
         Self {
             volumes: BTreeMap::new(),
+            masters: BTreeMap::new(),
             mappings: BTreeMap::new(),
             mounts: BTreeMap::new(),
             nodes_missing: BTreeSet::new(),

@@ -5,6 +5,7 @@
 #[path = "../fake_host/mod.rs"]
 mod fake_host;
 mod generate;
+mod masters;
 mod noauto;
 mod pure;
 mod runs;
