@@ -94,6 +94,16 @@ pub enum Command {
     /// then `virt-unlock check`. The exit status is 1 if libvirt did not answer, so that its guests are missing.
     Discover,
 
+    /// Draw the last way up of this boot: what each volume and guest spent its time with.
+    ///
+    /// Questions, key derivations, mounts and starts of guests as bars over time, as far as the units did them and the journal still
+    /// has it.
+    Timeline {
+        /// A picture on standard output: virt-unlock timeline --svg > way.svg
+        #[arg(long)]
+        svg: bool,
+    },
+
     /// What the systemd units run; not for people.
     #[command(hide = true)]
     Service {

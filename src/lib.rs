@@ -19,5 +19,6 @@ pub mod plan;
 pub mod report;
 pub mod secret;
 pub mod text;
+pub mod timeline;
 pub mod unlock;
 pub mod verbs;

@@ -15,9 +15,11 @@ const FLOORS: &[(&str, &[&str])] = &[
     (
         "verbs",
         &[
-            "cli", "report", "engine", "unlock", "host", "discover", "plan", "graph", "config", "event",
+            "cli", "timeline", "report", "engine", "unlock", "host", "discover", "plan", "graph", "config", "event",
         ],
     ),
+    // Pure: from the entries of the journal to a picture.
+    ("timeline", &["report", "event"]),
     // Renders what happens. It changes nothing, so it cannot reach the machine.
     ("report", &["plan", "graph", "config", "event"]),
     // Does what the plan says.
@@ -70,7 +72,7 @@ const UNSAFE: &[&str] = &["host", "libvirt", "secret"];
 
 /// What a pure floor does without.
 const IMPURE: &[&str] = &["fs", "net", "process", "thread", "env", "Instant", "SystemTime"];
-const PURE: &[&str] = &["discover", "plan", "graph", "event", "facts", "text"];
+const PURE: &[&str] = &["timeline", "discover", "plan", "graph", "event", "facts", "text"];
 
 /// A file longer than this has two purposes.
 const LONGEST: usize = 450;

@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 
 use crate::cancel::{Cancel, poll_readable};
 
-/// How much of each output is kept, in bytes; what comes after is read and dropped, so that the child never blocks on it.
+/// How much of each output is kept where nothing else is said, in bytes; what comes after is read and dropped, so that the child never blocks on it.
 const KEPT: usize = 64 << 10;
 /// How long a killed child may take to be gone: one in an uninterruptible sleep (a device that hangs) is left behind after that.
 const DYING: Duration = Duration::from_secs(5);
@@ -26,6 +26,7 @@ pub struct Child {
     process: std::process::Child,
     end: Option<OwnedFd>,
     reaped: bool,
+    kept: usize,
 }
 
 /// How a child ended, and what it said. Output that is a secret must not be heard this way: it is not wiped.
@@ -64,9 +65,17 @@ impl Child {
             process,
             end: None,
             reaped: false,
+            kept: KEPT,
         };
         child.end = Some(pidfd(child.process.id())?);
         Ok(child)
+    }
+
+    /// Keeps so many bytes of each of its outputs.
+    #[must_use]
+    pub fn keeping(mut self, bytes: usize) -> Self {
+        self.kept = bytes;
+        self
     }
 
     /// Its process number. It stays its own until [`Child::wait`] returns.
@@ -88,8 +97,8 @@ impl Child {
     pub fn wait(mut self, input: &[&[u8]], limit: Option<Duration>, cancel: &Cancel) -> Result<Output, Interrupted> {
         let deadline = limit.map(|limit| Instant::now() + limit);
         let mut feed = Feed::new(self.process.stdin.take(), input)?;
-        let mut stdout: Tap<ChildStdout> = Tap::new(self.process.stdout.take())?;
-        let mut stderr: Tap<ChildStderr> = Tap::new(self.process.stderr.take())?;
+        let mut stdout: Tap<ChildStdout> = Tap::new(self.process.stdout.take(), self.kept)?;
+        let mut stderr: Tap<ChildStderr> = Tap::new(self.process.stderr.take(), self.kept)?;
         loop {
             feed.push()?;
             let end = self.end.as_ref().ok_or(Errno::EBADF).map_err(io::Error::from)?;
@@ -235,14 +244,19 @@ impl<'a> Feed<'a> {
 struct Tap<R> {
     from: Option<R>,
     heard: Vec<u8>,
+    kept: usize,
 }
 
 impl<R: Read + AsFd> Tap<R> {
-    fn new(from: Option<R>) -> io::Result<Self> {
+    fn new(from: Option<R>, kept: usize) -> io::Result<Self> {
         if let Some(from) = &from {
             do_not_block(from.as_fd())?;
         }
-        Ok(Self { from, heard: Vec::new() })
+        Ok(Self {
+            from,
+            heard: Vec::new(),
+            kept,
+        })
     }
 
     /// Reads what is there now.
@@ -252,7 +266,7 @@ impl<R: Read + AsFd> Tap<R> {
             match from.read(&mut buffer) {
                 Ok(0) => self.from = None,
                 Ok(count) => {
-                    let room = KEPT.saturating_sub(self.heard.len()).min(count);
+                    let room = self.kept.saturating_sub(self.heard.len()).min(count);
                     self.heard.extend_from_slice(&buffer[..room]);
                 }
                 Err(error) => match error.kind() {

@@ -6,6 +6,7 @@ mod credentials;
 pub mod devices;
 pub mod domain_xml;
 mod headers;
+pub mod journal;
 pub mod keyring;
 pub mod lock;
 pub mod orders;

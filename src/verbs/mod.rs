@@ -13,6 +13,7 @@ mod service;
 mod session;
 mod status;
 mod surroundings;
+mod timeline;
 mod up;
 
 use std::process::ExitCode;
@@ -69,6 +70,7 @@ pub fn run(cli: &Cli, connect: Option<Connect>) -> ExitCode {
         Command::Plan(args) => plan::plan(&app, args),
         Command::Check => check::check(&app),
         Command::Discover => discover::discover(&app),
+        Command::Timeline { svg } => timeline::timeline(*svg),
         Command::Initramfs { part } => initramfs::initramfs(&app, *part),
         Command::Service { part, way, name } => {
             let name = name.as_deref().unwrap_or_default();

@@ -91,6 +91,7 @@ pub fn comes_up_and_goes_down(name: &str, variant: Variant) {
     );
 
     the_journal_tells_each_thing_once_and_explains_it(&host);
+    the_timeline_has_both_ends_of_each_stretch(&host);
 
     host.power_off();
     let closed = ["volume mail: closed", "volume vm: closed"];
@@ -106,6 +107,26 @@ pub fn comes_up_and_goes_down(name: &str, variant: Variant) {
     }
     assert_eq!(disks.marker("plain", "up"), 1);
     assert!(disks.filesystem_clean());
+}
+
+fn the_timeline_has_both_ends_of_each_stretch(host: &Host) {
+    let drawn = host.run("virt-unlock timeline");
+    for (layer, signs) in [
+        ("volume mail", "?#"),
+        ("volume vm", "?#"),
+        ("mount vm", "m"),
+        ("pool vm", "p"),
+        ("guest mailserver", "="),
+        ("guest webserver", "="),
+    ] {
+        let row = drawn.lines().find_map(|line| line.strip_prefix(layer));
+        let has_all = |row: &str| signs.chars().all(|sign| row.contains(sign));
+        assert!(row.is_some_and(has_all), "{layer}:\n{drawn}");
+    }
+    // A wrong passphrase and the right one for mail, the right one for vm.
+    assert!(drawn.contains("3 keys derived"), "{drawn}");
+    let picture = host.run("virt-unlock timeline --svg");
+    assert!(picture.contains("<svg ") && picture.ends_with("</svg>\n"), "{picture}");
 }
 
 fn the_journal_tells_each_thing_once_and_explains_it(host: &Host) {
