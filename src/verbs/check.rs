@@ -1,8 +1,10 @@
 //! `virt-unlock check`: the configuration against this host. Every problem at once, each with its remedy. Changes nothing.
 
 mod initramfs;
+mod masters;
 mod ways;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::session::Session;
@@ -33,18 +35,26 @@ pub(super) fn check(app: &App) -> Result<Verdict, Failure> {
     findings.extend(of_systemd(session.systemd.version(&cancel).ok()));
     findings.extend(of_configuration(&session));
     findings.extend(initramfs::of_initramfs(&session.config, &around));
+    let free = session.host.devices.memory_available();
+    let mut headers = BTreeMap::new();
     for volume in &session.config.volumes {
         let device = facts.volumes.get(&volume.name).and_then(|found| found.device.clone());
         let header = device.map(|device| session.host.volumes.probe(volume, &device.path, &cancel));
         findings.extend(of_volume(volume, &facts, header.as_ref(), &around));
         let credentials = |unit: &str| session.systemd.credentials(unit, &cancel).ok();
         findings.extend(ways::of_ways(volume, credentials));
-        findings.extend(of_memory(volume, header.as_ref(), session.host.devices.memory_available()));
+        if let Some(Ok(header)) = header {
+            findings.extend(of_memory(&format!("volume {}", volume.name), &header, free));
+            headers.insert(volume.name.as_str(), header);
+        }
         if let (Some(mount), MountState::None) = (&volume.mount, mount_state(&facts, volume)) {
             let count = session.host.devices.entries_below(&mount.at);
             findings.extend(of_hidden_files(volume, count));
         }
     }
+    let masters = masters::read(&session.config, session.host.volumes.as_ref(), &cancel);
+    let headers = headers.iter().map(|(name, header)| (*name, header)).collect();
+    findings.extend(masters::of_masters(&session.config, &masters, &headers, free));
     if !session.is_empty() {
         findings.extend(of_domains(&session.config, &facts));
     }
@@ -275,12 +285,11 @@ fn of_hidden_files(volume: &Volume, count: usize) -> Option<Finding> {
     })
 }
 
-fn of_memory(volume: &Volume, header: Option<&Result<Header, OpenError>>, free: u64) -> Option<Finding> {
-    let Some(Ok(header)) = header else { return None };
+fn of_memory(about: &str, header: &Header, free: u64) -> Option<Finding> {
     let needed = header.keyslots.iter().map(|slot| slot.memory_kib * 1024).max()?;
     (needed > free).then(|| {
         Finding::error(
-            format!("volume {}", volume.name),
+            about,
             format!(
                 "a keyslot takes {} to open, and {} are free now",
                 text::bytes(needed),

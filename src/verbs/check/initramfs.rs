@@ -26,10 +26,12 @@ pub(super) fn of_initramfs(config: &Config, around: &Surroundings) -> Vec<Findin
         ));
     }
     for volume in volumes {
-        if volume.unlock.iter().any(|way| matches!(way, Unlock::KeyFile { .. })) {
+        let masters = config.masters.iter().filter(|master| volume.is_opened_by(&master.name));
+        let mut ways = masters.flat_map(|master| &master.unlock).chain(&volume.unlock);
+        if ways.any(|way| matches!(way, Unlock::KeyFile { .. })) {
             found.push(Finding::warning(
                 format!("volume {}", volume.name),
-                "its key file is copied into the initramfs: who can read /boot has the key",
+                "its key file, or its master's, is copied into the initramfs: who can read /boot has the key",
                 "keep /boot on an encrypted disk, or take `initramfs` out",
             ));
         }

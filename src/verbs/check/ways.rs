@@ -7,17 +7,10 @@ use crate::verbs::surroundings::key_file_fault;
 /// `credentials`: the names of those that a unit loads; `None`: systemd does not say.
 pub(super) fn of_ways(volume: &Volume, credentials: impl Fn(&str) -> Option<Vec<String>>) -> Vec<Finding> {
     let about = format!("volume {}", volume.name);
-    let mut found = Vec::new();
+    let mut found = of_key_files(&about, &volume.unlock);
     for way in &volume.unlock {
         match way {
-            Unlock::Passphrase | Unlock::Master { .. } => {}
-            Unlock::KeyFile { path, .. } => found.extend(key_file_fault(path).map(|what| {
-                Finding::warning(
-                    &about,
-                    format!("key file {}: {what}", path.display()),
-                    format!("chown root: {0}; chmod 0400 {0}", path.display()),
-                )
-            })),
+            Unlock::Passphrase | Unlock::KeyFile { .. } | Unlock::Master { .. } => {}
             Unlock::Credential { name } => {
                 // What opens it at boot, or by its name; a name that systemd takes only with escapes is not looked up.
                 let (unit, template) = if volume.noauto {
@@ -39,6 +32,20 @@ pub(super) fn of_ways(volume: &Volume, credentials: impl Fn(&str) -> Option<Vec<
         }
     }
     found
+}
+
+/// Key files that others can read.
+pub(super) fn of_key_files(about: &str, ways: &[Unlock]) -> Vec<Finding> {
+    let fault = |way: &Unlock| {
+        let Unlock::KeyFile { path, .. } = way else { return None };
+        let what = key_file_fault(path)?;
+        Some(Finding::warning(
+            about,
+            format!("key file {}: {what}", path.display()),
+            format!("chown root: {0}; chmod 0400 {0}", path.display()),
+        ))
+    };
+    ways.iter().filter_map(fault).collect()
 }
 
 #[cfg(test)]
