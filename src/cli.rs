@@ -104,6 +104,10 @@ pub enum Command {
         svg: bool,
     },
 
+    /// Make masters, and let them open volumes.
+    #[command(subcommand)]
+    Master(MasterCommand),
+
     /// What the systemd units run; not for people.
     #[command(hide = true)]
     Service {
@@ -121,6 +125,55 @@ pub enum Command {
     Initramfs {
         /// What it wants.
         part: InitramfsPart,
+    },
+}
+
+/// `master`
+#[derive(Debug, Subcommand)]
+pub enum MasterCommand {
+    /// Make the header of a master.
+    ///
+    /// The master has a [master.NAME] table in the configuration, which says where its header lies. Its new passphrase is asked for
+    /// twice; where the table names key files and no passphrase, the first of them is its key. A file that is there is left as it is.
+    Create {
+        /// The master.
+        #[arg(value_name = "MASTER")]
+        master: String,
+    },
+
+    /// Let a master open volumes.
+    ///
+    /// Opens the master, then asks for each volume's own passphrase, and adds a keyslot to its header with a token that marks it. All
+    /// other keyslots stay. A volume that is enrolled already is left as it is, and an enrolment that was interrupted is completed.
+    Enroll {
+        /// The master.
+        #[arg(value_name = "MASTER")]
+        master: String,
+        /// The volumes, by their names in the configuration.
+        #[arg(value_name = "VOLUME", required = true)]
+        volumes: Vec<String>,
+    },
+
+    /// Take from a master what lets it open volumes.
+    ///
+    /// Removes its keyslot and its token from the volumes' headers. It needs no passphrase. A volume that nothing else opens is left
+    /// as it is.
+    Revoke {
+        /// The master.
+        #[arg(value_name = "MASTER")]
+        master: String,
+        /// The volumes, by their names in the configuration.
+        #[arg(value_name = "VOLUME", required = true)]
+        volumes: Vec<String>,
+    },
+
+    /// Show every master, and the volumes that it opens.
+    ///
+    /// The exit status is 1 if a header cannot be read, or a volume that names a master is not enrolled with it.
+    List {
+        /// For programs: one JSON document (its "version" is 1; keys are added, never changed).
+        #[arg(long)]
+        json: bool,
     },
 }
 

@@ -14,5 +14,5 @@ fn main() -> ExitCode {
         return verbs::worker();
     }
     let connect: verbs::Connect = |uri| std::sync::Arc::new(libvirt::Libvirt::new(uri));
-    manual::run(connect).unwrap_or_else(|| verbs::run(&Cli::parse(), Some(connect)))
+    manual::run(connect).unwrap_or_else(|| verbs::run(&Cli::parse(), Some(&verbs::Whole::new(connect))))
 }

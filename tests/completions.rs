@@ -19,6 +19,8 @@ const CONFIG: &str = r#"
 device = "/dev/null"
 [volume.vm]
 device = "/dev/zero"
+[master.office]
+header = "/nowhere/office.luks"
 [domain."Old server (2)"]
 volumes = ["mail"]
 "#;
@@ -147,6 +149,12 @@ fn names_come_from_the_configuration_and_from_libvirt() {
             names(&place.asked(&["--config", "config.toml", verb, ""])).is_empty(),
             "{verb}"
         );
+    }
+    // Of masters before volumes: libvirt and its guests have no part in that.
+    for verb in ["enroll", "revoke"] {
+        let asked = |line: &[&str]| place.asked(&[&["--config", "config.toml", "master", verb], line].concat());
+        assert_eq!(names(&asked(&[""])), ["office"], "{verb}");
+        assert_eq!(names(&asked(&["office", "mail", "v"])), ["vm"], "{verb}");
     }
     let plan = place.asked(&["plan", "--"]);
     assert!(

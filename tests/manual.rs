@@ -108,8 +108,18 @@ fn pages_are_the_same_each_time_and_name_the_version() {
 #[test]
 fn every_command_and_option_is_in_its_page() {
     let page = page("virt-unlock.8");
-    for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+    let cli = Cli::command();
+    let shown = cli.get_subcommands().filter(|command| !command.is_hide_set());
+    // What has commands of its own is called by them alone.
+    let all = shown.flat_map(|command| {
         let name = command.get_name();
+        let below = command
+            .get_subcommands()
+            .map(move |below| (format!("{name} {}", below.get_name()), below));
+        let alone = (!command.has_subcommands()).then(|| (name.to_owned(), command));
+        below.chain(alone)
+    });
+    for (name, command) in all {
         let heading = page.lines().find(|line| line.starts_with(&format!(".SS \"{name}")));
         let heading = heading.unwrap_or_else(|| panic!("{name} has no heading"));
         for option in command.get_arguments().filter_map(clap::Arg::get_long) {

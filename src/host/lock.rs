@@ -37,6 +37,8 @@ pub enum Part {
     Volumes,
     /// Pools and domains.
     Guests,
+    /// Changes of LUKS headers; opening goes on beside them, for libcryptsetup has locks of its own.
+    Headers,
 }
 
 impl Part {
@@ -44,6 +46,7 @@ impl Part {
         match self {
             Self::Volumes => "volumes.lock",
             Self::Guests => "guests.lock",
+            Self::Headers => "headers.lock",
         }
     }
 }

@@ -21,6 +21,9 @@ const ASKED: &str = "VIRT_UNLOCK_COMPLETE";
 const PROGRAM: &str = "virt-unlock";
 /// The argument, of whichever command, that stands for volumes and guests.
 const NAMES: &str = "names";
+/// Those of `master` that stand for a master, and for volumes.
+const MASTER: &str = "master";
+const VOLUMES: &str = "volumes";
 
 /// Each shell with its place in the distribution, below /usr/share.
 const SCRIPTS: [(&dyn EnvCompleter, &str); 3] = [
@@ -72,16 +75,19 @@ pub fn answer(connect: Connect) -> Option<ExitCode> {
 
 /// The command line, whose names complete to those of this host.
 fn command(names: &Names) -> clap::Command {
-    Cli::command().mut_subcommands(|command| {
-        let has_names = command.get_arguments().any(|argument| argument.get_id() == NAMES);
-        let names = names.clone();
-        if has_names {
-            command.mut_arg(NAMES, |argument| {
-                argument.add(ArgValueCompleter::new(move |typed: &OsStr| names.candidates(typed)))
-            })
-        } else {
-            command
+    completed(Cli::command(), names)
+}
+
+fn completed(command: clap::Command, names: &Names) -> clap::Command {
+    let command = command.mut_subcommands(|below| completed(below, names));
+    [NAMES, MASTER, VOLUMES].into_iter().fold(command, |command, id| {
+        if !command.get_arguments().any(|argument| argument.get_id() == id) {
+            return command;
         }
+        let names = names.clone();
+        command.mut_arg(id, |argument| {
+            argument.add(ArgValueCompleter::new(move |typed: &OsStr| names.candidates(id, typed)))
+        })
     })
 }
 
@@ -95,9 +101,16 @@ struct Names {
 }
 
 impl Names {
-    fn candidates(&self, typed: &OsStr) -> Vec<CompletionCandidate> {
+    /// For the argument of this id.
+    fn candidates(&self, id: &str, typed: &OsStr) -> Vec<CompletionCandidate> {
         let typed = typed.to_string_lossy();
-        let known = verbs::known_names(self.config.as_deref(), self.connect);
+        let config = self.config.as_deref();
+        let all = |names: Vec<String>, kind| names.into_iter().map(|name| (name, kind)).collect();
+        let known: Vec<(String, &str)> = match id {
+            MASTER => all(verbs::names_of_masters(config).0, "master"),
+            VOLUMES => all(verbs::names_of_masters(config).1, "volume"),
+            _ => verbs::known_names(config, self.connect).into_iter().collect(),
+        };
         known
             .into_iter()
             // Shells read the answer line by line.

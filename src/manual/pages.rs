@@ -43,7 +43,7 @@ pub fn all() -> io::Result<Vec<Generated>> {
 /// The page with everything that it asks for.
 fn filled_in(page: &str) -> io::Result<String> {
     let cli = Cli::command();
-    let mut left: Vec<&Command> = cli.get_subcommands().filter(|command| !command.is_hide_set()).collect();
+    let mut left = commands(&cli);
     let mut text = String::new();
     for line in page.lines() {
         let asked = line.strip_prefix(ASKS);
@@ -51,14 +51,15 @@ fn filled_in(page: &str) -> io::Result<String> {
             None => text += &(line.replace(VERSION, env!("CARGO_PKG_VERSION")) + "\n"),
             Some(("options", "")) => text += &options(cli.clone())?,
             Some(("command", name)) => {
-                let place = left.iter().position(|command| command.get_name() == name);
+                let place = left.iter().position(|(known, _)| known == name);
                 let place =
                     place.ok_or_else(|| io::Error::other(format!("{line}: there is no such command, or not any more")))?;
-                text += &command(left.remove(place))?;
+                let (name, of) = left.remove(place);
+                text += &command(&name, of)?;
             }
             Some(("other", "commands")) => {
-                for other in left.drain(..) {
-                    text += &command(other)?;
+                for (name, of) in left.drain(..) {
+                    text += &command(&name, of)?;
                 }
             }
             Some(_) => return Err(io::Error::other(format!("{line}: asks for what there is not"))),
@@ -67,18 +68,29 @@ fn filled_in(page: &str) -> io::Result<String> {
     Ok(text)
 }
 
+/// Each command with its words: `up`, `master create`.
+fn commands(cli: &Command) -> Vec<(String, &Command)> {
+    let mut found = Vec::new();
+    for command in cli.get_subcommands().filter(|command| !command.is_hide_set()) {
+        let name = command.get_name();
+        let below = commands(command);
+        if below.is_empty() {
+            found.push((name.to_owned(), command));
+        }
+        found.extend(below.into_iter().map(|(rest, command)| (format!("{name} {rest}"), command)));
+    }
+    found
+}
+
 /// The options that every command takes.
 fn options(cli: Command) -> io::Result<String> {
     part(|text| Man::new(cli).render_options_section(text))
 }
 
 /// A command: how it is called, what it does, and what it takes.
-fn command(command: &Command) -> io::Result<String> {
+fn command(name: &str, command: &Command) -> io::Result<String> {
     let usage = command.get_arguments().filter(|argument| !argument.is_hide_set()).map(usage);
-    let usage: String = std::iter::once(command.get_name().to_owned())
-        .chain(usage)
-        .collect::<Vec<_>>()
-        .join(" ");
+    let usage: String = std::iter::once(name.to_owned()).chain(usage).collect::<Vec<_>>().join(" ");
     let man = Man::new(command.clone().disable_help_flag(true));
     let words = part(|text| man.render_description_section(text))?;
     let arguments = part(|text| man.render_options_section(text))?;
@@ -94,7 +106,15 @@ fn usage(argument: &Arg) -> String {
     match argument.get_long() {
         Some(long) if argument.get_action().takes_values() => format!("[--{long} {name}]"),
         Some(long) => format!("[--{long}]"),
-        None if argument.get_action().takes_values() => format!("[{name}...]"),
+        None if argument.get_action().takes_values() => {
+            let more = argument.get_num_args().is_some_and(|count| count.max_values() > 1);
+            let name = format!("{name}{}", if more { "..." } else { "" });
+            if argument.is_required_set() {
+                name
+            } else {
+                format!("[{name}]")
+            }
+        }
         None => String::new(),
     }
 }

@@ -70,6 +70,14 @@ impl Report {
         Self::new(vec![lines, Box::new(record::Recorder::new(folder))], |_| true)
     }
 
+    /// For a person's command that brings nothing up or down, and so is nothing that `virt-unlock status` has to remember.
+    pub fn in_passing(verbosity: Verbosity) -> Self {
+        Self::new(
+            vec![Box::new(lines::Lines::new(verbosity, lines::Prefix::None, None))],
+            |_| true,
+        )
+    }
+
     /// For a service: entries of the journal (or lines, where their fields have no way there), the status line for `systemctl status`, the outcomes on the
     /// console. Layers that `only` leaves out belong to another service.
     pub fn for_service(verbosity: Verbosity, folder: &std::path::Path, only: fn(&Layer) -> bool) -> Self {

@@ -14,8 +14,17 @@ pub enum Failure {
     Config(Problems),
     /// The command line is wrong.
     Usage(String),
+    /// The configuration has no table for what is named.
+    NotConfigured {
+        /// What is missing.
+        words: String,
+        /// The table that it needs, line by line.
+        table: String,
+    },
     /// Not allowed, or a needed service is not there.
     Unable(String),
+    /// It did not work, and there is nothing else to be done.
+    NotDone(String),
     /// libvirt is not there, or does not answer.
     Libvirt(String),
     /// Cancelled before anything was done.
@@ -26,9 +35,9 @@ impl Failure {
     /// The exit status.
     pub fn status(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Usage(_) => 2,
+            Self::Config(_) | Self::Usage(_) | Self::NotConfigured { .. } => 2,
             Self::Unable(_) | Self::Libvirt(_) => 3,
-            Self::Cancelled => 1,
+            Self::NotDone(_) | Self::Cancelled => 1,
         }
     }
 
@@ -42,15 +51,17 @@ impl Failure {
         match self {
             Self::Config(_) => Some(Kind::ConfigWrong),
             Self::Libvirt(_) => Some(Kind::LibvirtSilent),
-            Self::Usage(_) | Self::Unable(_) | Self::Cancelled => None,
+            Self::Usage(_) | Self::NotConfigured { .. } | Self::Unable(_) | Self::NotDone(_) | Self::Cancelled => None,
         }
     }
 
     pub(super) fn for_terminal(&self) -> String {
         let colour = Colour::on_stderr();
+        let title = colour.paint(Style::Bad, "virt-unlock:");
         match self {
             Self::Config(problems) => problems.render(colour.0),
-            other => format!("{} {}", colour.paint(Style::Bad, "virt-unlock:"), plain(&other.to_string())),
+            Self::NotConfigured { words, table } => format!("{title} {}:\n\n{table}", plain(words)),
+            other => format!("{title} {}", plain(&other.to_string())),
         }
     }
 }
@@ -59,7 +70,8 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(problems) => problems.fmt(f),
-            Self::Usage(words) | Self::Unable(words) | Self::Libvirt(words) => f.write_str(words),
+            Self::Usage(words) | Self::Unable(words) | Self::NotDone(words) | Self::Libvirt(words) => f.write_str(words),
+            Self::NotConfigured { words, table } => write!(f, "{words}:\n\n{table}"),
             Self::Cancelled => f.write_str("cancelled; nothing was changed"),
         }
     }

@@ -6,6 +6,7 @@ mod down;
 mod failure;
 mod in_force;
 mod initramfs;
+mod master;
 mod names;
 mod notes;
 mod plan;
@@ -20,15 +21,32 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 pub use failure::Failure;
-pub use names::known as known_names;
+pub use names::{known as known_names, of_masters as names_of_masters};
 
-use crate::cli::{Cli, Command, InitramfsPart, Part, Way};
+use crate::cli::{Cli, Command, InitramfsPart, MasterCommand, Part, Way};
 use crate::host::{self, Hypervisor};
 use crate::report::{self, Verbosity};
 use crate::secret;
 
 /// Makes the adapter for libvirt; the half that runs without it has none.
 pub type Connect = fn(uri: &str) -> Arc<dyn Hypervisor>;
+
+/// What the half that runs without libvirt does without: the adapter, and the commands that only a person calls. By this they are no
+/// part of that program, which goes into every initramfs.
+pub struct Whole {
+    connect: Connect,
+    master: fn(&App, &MasterCommand) -> Result<Verdict, Failure>,
+}
+
+impl Whole {
+    /// With this adapter.
+    pub fn new(connect: Connect) -> Self {
+        Self {
+            connect,
+            master: master::master,
+        }
+    }
+}
 
 /// Whether all is as asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +64,7 @@ impl From<bool> for Verdict {
 }
 
 /// Does what the command line says, and returns the exit status (see `cli`).
-pub fn run(cli: &Cli, connect: Option<Connect>) -> ExitCode {
+pub fn run(cli: &Cli, whole: Option<&Whole>) -> ExitCode {
     secret::protect_process();
     let app = App {
         config: cli.config.clone(),
@@ -56,7 +74,7 @@ pub fn run(cli: &Cli, connect: Option<Connect>) -> ExitCode {
             _ => Verbosity::Normal,
         },
         // The unit of the volumes runs before libvirt and must not wait for it, whichever program it is run by.
-        connect: connect.filter(|_| {
+        connect: whole.map(|whole| whole.connect).filter(|_| {
             !matches!(
                 cli.command,
                 Command::Service { part: Part::Volumes, .. } | Command::Initramfs { .. }
@@ -71,6 +89,12 @@ pub fn run(cli: &Cli, connect: Option<Connect>) -> ExitCode {
         Command::Check => check::check(&app),
         Command::Discover => discover::discover(&app),
         Command::Timeline { svg } => timeline::timeline(*svg),
+        Command::Master(command) => match whole {
+            Some(whole) => (whole.master)(&app, command),
+            None => Err(Failure::Usage(
+                "this half of the program opens volumes; `virt-unlock master` works on masters".to_owned(),
+            )),
+        },
         Command::Initramfs { part } => initramfs::initramfs(&app, *part),
         Command::Service { part, way, name } => {
             let name = name.as_deref().unwrap_or_default();

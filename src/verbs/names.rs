@@ -52,6 +52,21 @@ pub fn known(config: Option<&Path>, connect: Connect) -> BTreeMap<String, &'stat
     names
 }
 
+/// The names of the configuration's masters and volumes, which `master` takes.
+pub fn of_masters(config: Option<&Path>) -> (Vec<String>, Vec<String>) {
+    let app = App {
+        config: config.map(Path::to_owned),
+        verbosity: Verbosity::Quiet,
+        connect: None,
+    };
+    let Ok(session) = Session::begin(&app, false) else {
+        return Default::default();
+    };
+    let masters = session.config.masters.into_iter().map(|master| master.name);
+    let volumes = session.config.volumes.into_iter().map(|volume| volume.name);
+    (masters.collect(), volumes.collect())
+}
+
 /// Anybody but root is asked for a password by polkit, and anybody by a host beyond this one.
 fn answers_without_a_question(uri: &str) -> bool {
     let is_here = uri.split_once("://").is_some_and(|(driver, rest)| {
