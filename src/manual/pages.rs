@@ -129,11 +129,13 @@ fn part(render: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> io::Result
     Ok(lines.map(|line| wrapped(&of_names(line)) + "\n").collect())
 }
 
-/// The crate writes `[NAME]` for an argument that may stand any number of times.
+/// The crate writes `[NAME]` for an argument that may stand any number of times, and `<NAME>` for one that must stand.
 fn of_names(line: &str) -> String {
-    match line.strip_prefix("[\\fI").and_then(|rest| rest.strip_suffix("\\fR]")) {
-        Some(name) => format!("\\fI{name}\\fR..."),
-        None => line.to_owned(),
+    let between = |before: &str, after: &str| line.strip_prefix(before)?.strip_suffix(after);
+    match (between("[\\fI", "\\fR]"), between("<\\fI", "\\fR>")) {
+        (Some(name), _) => format!("\\fI{name}\\fR..."),
+        (_, Some(name)) => format!("\\fI{name}\\fR"),
+        _ => line.to_owned(),
     }
 }
 

@@ -53,7 +53,7 @@ pub struct Revoked {
 pub type Offer<'a> = dyn FnMut(&mut dyn FnMut(&Key) -> Result<u32, OpenError>) -> Result<u32, OpenError> + 'a;
 
 /// The tokens of this master.
-pub fn tokens<'a>(header: &'a Header, master: &str) -> impl Iterator<Item = &'a MasterToken> {
+fn tokens<'a>(header: &'a Header, master: &str) -> impl Iterator<Item = &'a MasterToken> {
     let master = master.to_lowercase();
     header.tokens.iter().filter(move |token| token.master == master)
 }

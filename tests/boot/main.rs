@@ -12,6 +12,7 @@ mod distributions;
 mod harness;
 mod initramfs;
 mod interrupted;
+mod masters;
 mod named;
 mod package;
 mod product;

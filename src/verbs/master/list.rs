@@ -7,7 +7,7 @@ use crate::config::{Config, Master, Volume};
 use crate::host::{Header, Host, Keyslot, OpenError};
 use crate::report::{Colour, Style, plain};
 use crate::text;
-use crate::unlock::enrolment::tokens;
+use crate::unlock::enrolled::{NotEnrolled, keyslot_for};
 use crate::verbs::session::Session;
 use crate::verbs::{App, Failure, Verdict, answer, answer_json};
 
@@ -135,22 +135,17 @@ impl Listed {
             lines.push_str(&format!("  keyslot {:<3} {}{memory}\n", slot.number, plain(&slot.kdf)));
         }
         for member in &self.volumes {
-            let (word, style) = match member.state {
-                Membership::Enrolled => ("enrolled", Style::Good),
-                Membership::WithoutKeyslot => ("its keyslot is gone", Style::Bad),
-                Membership::NotEnrolled => ("not enrolled", Style::Warning),
-                Membership::Unknown => ("unknown", Style::Bad),
+            let style = match member.state {
+                Membership::Enrolled => Style::Good,
+                Membership::NotEnrolled => Style::Warning,
+                Membership::WithoutKeyslot | Membership::Unknown => Style::Bad,
             };
-            let more = match (member.keyslot, &member.reason) {
-                (Some(keyslot), _) => format!(", keyslot {keyslot}"),
-                (None, Some(reason)) => format!(": {}", plain(reason)),
-                (None, None) => String::new(),
+            let words = match (member.keyslot, &member.reason) {
+                (Some(keyslot), _) => format!("enrolled, keyslot {keyslot}"),
+                (None, Some(reason)) => plain(reason),
+                (None, None) => "unknown without the master's header".to_owned(),
             };
-            lines.push_str(&format!(
-                "  volume  {}  {}{more}\n",
-                plain(&member.name),
-                colour.paint(style, word)
-            ));
+            lines.push_str(&format!("  volume {}  {}\n", plain(&member.name), colour.paint(style, words)));
         }
         lines
     }
@@ -166,18 +161,21 @@ impl Member {
             keyslot,
             reason,
         };
-        let enroll = || format!("`virt-unlock master enroll {} {}` enrolls it", master.name, volume.name);
-        let found: Vec<_> = match (header, uuid) {
-            (Ok(header), Some(uuid)) => tokens(header, uuid).collect(),
+        let (header, uuid) = match (header, uuid) {
+            (Ok(header), Some(uuid)) => (header, uuid),
             (Err(why), _) => return is_named.then(|| member(Membership::Unknown, None, Some(why.clone()))),
             (Ok(_), None) => return is_named.then(|| member(Membership::Unknown, None, None)),
         };
-        if let Some(keyslot) = found.iter().find_map(|token| token.keyslot) {
-            return Some(member(Membership::Enrolled, Some(keyslot), None));
-        }
-        if !found.is_empty() {
-            return Some(member(Membership::WithoutKeyslot, None, Some(enroll())));
-        }
-        is_named.then(|| member(Membership::NotEnrolled, None, Some(enroll())))
+        let why = match keyslot_for(header, uuid) {
+            Ok(keyslot) => return Some(member(Membership::Enrolled, Some(keyslot), None)),
+            Err(why) => why,
+        };
+        let state = match &why {
+            NotEnrolled::KeyslotGone { .. } => Membership::WithoutKeyslot,
+            _ if is_named => Membership::NotEnrolled,
+            _ => return None,
+        };
+        let words = format!("{why}; {}", why.remedy(&master.name, &volume.name));
+        Some(member(state, None, Some(words)))
     }
 }
