@@ -5,7 +5,7 @@
 //! new then, and keeps only its own connection. libvirt's keepalive is not used: it needs an event loop, and the limits are
 //! what it would give.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use virt_unlock::monitor::{Ended, Monitor};
 use virt_unlock::text;
 
 use super::errors;
+use super::lanes::{Lane, Lanes};
 
 /// One kind of call.
 #[derive(Clone, Copy)]
@@ -88,8 +89,7 @@ impl From<HypervisorError> for Failure {
 pub struct Link(Arc<Shared>);
 
 struct Shared {
-    uri: String,
-    connection: Mutex<Option<Arc<Connect>>>,
+    lanes: Arc<Lanes>,
     /// How many starts go on that nobody waits for.
     left_behind: Monitor<usize>,
 }
@@ -122,8 +122,7 @@ impl Link {
     /// To the libvirt at `uri`; connects with the first call.
     pub fn new(uri: &str) -> Self {
         Self(Arc::new(Shared {
-            uri: uri.to_owned(),
-            connection: Mutex::new(None),
+            lanes: Arc::new(Lanes::new(uri)),
             left_behind: Monitor::new(0),
         }))
     }
@@ -151,8 +150,10 @@ impl Link {
             return Err(HypervisorError::Cancelled);
         }
         let slot = Arc::new(Monitor::new(Slot::Running));
+        let lane = Arc::new(self.0.lanes.take());
         let errand = Errand {
             shared: Arc::clone(&self.0),
+            lane: Arc::clone(&lane),
             slot: Arc::clone(&slot),
             kind: call.kind,
         };
@@ -172,7 +173,7 @@ impl Link {
         match ended {
             Ended::Cancelled => Err(HypervisorError::Cancelled),
             Ended::TimedOut => {
-                self.0.retire();
+                lane.retire();
                 Err(call.too_long())
             }
         }
@@ -181,7 +182,7 @@ impl Link {
     /// Forgets the connection, as if its daemon had gone.
     #[cfg(test)]
     pub fn disconnect(&self) {
-        *self.0.lock() = None;
+        self.0.lanes.disconnect();
     }
 
     /// How many starts go on that nobody waits for.
@@ -203,52 +204,12 @@ impl Shared {
         }
         answer
     }
-
-    /// The connection that is there, or a new one. Not locked meanwhile, so that one that hangs holds up nobody else.
-    fn connect(&self) -> Result<Arc<Connect>, Error> {
-        if let Some(connection) = &*self.lock() {
-            return Ok(Arc::clone(connection));
-        }
-        let new = Arc::new(Connect::open(Some(&self.uri))?);
-        let mut place = self.lock();
-        let kept = Arc::clone(place.get_or_insert_with(|| Arc::clone(&new)));
-        // Unlocked before the one that came second is closed, as closing asks the daemon.
-        drop(place);
-        Ok(kept)
-    }
-
-    /// Gives up this connection. Closes it, so only for a thread of a call.
-    fn forget(&self, broken: &Arc<Connect>) {
-        let taken = self.lock().take_if(|connection| Arc::ptr_eq(connection, broken));
-        drop(taken);
-    }
-
-    /// Gives up the connection without waiting until it is closed.
-    fn retire(&self) {
-        if let Some(connection) = self.lock().take() {
-            // Closing asks the daemon, which may not answer. Where there is no thread for it, it stays open.
-            let keep = std::mem::ManuallyDrop::new(connection);
-            let _ = thread::Builder::new()
-                .name("libvirt".to_owned())
-                .spawn(move || drop(std::mem::ManuallyDrop::into_inner(keep)));
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Connect>>> {
-        // It holds a connection or none at every step.
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.retire();
-    }
 }
 
 /// A call's half in its own thread.
 struct Errand<T> {
     shared: Arc<Shared>,
+    lane: Arc<Lane>,
     slot: Arc<Monitor<Slot<T>>>,
     kind: Kind,
 }
@@ -268,8 +229,8 @@ impl<T> Errand<T> {
         work: &impl Fn(&Connect, &dyn Fn() -> bool) -> Result<T, Failure>,
         again: bool,
     ) -> Result<T, HypervisorError> {
-        let uri = &self.shared.uri;
-        let connection = self.shared.connect().map_err(|error| errors::connecting(uri, &error))?;
+        let uri = self.shared.lanes.uri();
+        let connection = self.lane.connect().map_err(|error| errors::connecting(uri, &error))?;
         if !self.is_wanted() {
             return Err(HypervisorError::Cancelled);
         }
@@ -281,7 +242,7 @@ impl<T> Errand<T> {
         if matches!(connection.is_alive(), Ok(true)) {
             return Err(errors::sort(&error));
         }
-        self.shared.forget(&connection);
+        self.lane.forget(&connection);
         if again && self.is_wanted() {
             return self.attempt(work, false);
         }

@@ -7,6 +7,7 @@
 mod calls;
 mod errors;
 mod facts;
+mod lanes;
 mod sources;
 #[cfg(test)]
 mod tests;
