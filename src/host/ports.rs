@@ -3,6 +3,7 @@
 //! Everything that can wait takes a [`Cancel`] and comes back soon after it is raised. Everything may be called from many
 //! threads at once.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -56,6 +57,12 @@ pub trait Devices: Send + Sync {
             node,
             mount,
         }
+    }
+
+    /// The facts of all these volumes, by their names: the same as each one's [`Devices::volume_facts`], for less.
+    fn facts_of(&self, volumes: &[Volume]) -> BTreeMap<String, VolumeFacts> {
+        let facts = |volume: &Volume| (volume.name.clone(), self.volume_facts(volume));
+        volumes.iter().map(facts).collect()
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Devices;
 use crate::cancel::Cancel;
@@ -18,7 +18,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// The pause after a defect, which may show again at once.
 const AFTER_DEFECT: Duration = Duration::from_secs(1);
-/// How long it lets a burst of events pass before it looks for the next.
+/// How long it lets a burst of events pass before it looks for the next, at least: never more than half of the time goes into
+/// looking, however many volumes there are.
 const BURST: Duration = Duration::from_millis(20);
 
 /// The volumes' facts, kept fresh while it lives.
@@ -38,9 +39,11 @@ impl Watch {
         let (config, writer, flag) = (config.clone(), Arc::clone(&facts), stop.clone());
         thread::Builder::new().name("watch".to_owned()).spawn(move || {
             while !flag.is_raised() {
+                let mut since = Instant::now();
                 // A defect in there must not leave those who wait without a look-out.
                 let looked = catch_unwind(AssertUnwindSafe(|| {
                     devices.wait_for_change(LOOK_AGAIN, &flag);
+                    since = Instant::now();
                     read(&config, devices.as_ref())
                 }));
                 match looked {
@@ -51,7 +54,7 @@ impl Watch {
                     }
                 }
                 // Events come in bursts: one look at the end of each, and never a busy loop.
-                flag.wait(BURST);
+                flag.wait(BURST.max(since.elapsed()));
             }
         })?;
         Ok(Self { facts, stop })
@@ -126,11 +129,7 @@ impl Drop for Watch {
 
 /// The facts of all configured volumes.
 pub fn read(config: &Config, devices: &dyn Devices) -> BTreeMap<String, VolumeFacts> {
-    config
-        .volumes
-        .iter()
-        .map(|volume| (volume.name.clone(), devices.volume_facts(volume)))
-        .collect()
+    devices.facts_of(&config.volumes)
 }
 
 #[cfg(test)]

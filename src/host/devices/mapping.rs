@@ -55,7 +55,7 @@ impl Kernel {
     }
 
     /// No mapping has the name. A plain file in its place (something wrote to the path of a closed volume) is in the way.
-    fn without_mapping(&self, volume: &Volume) -> Mapping {
+    pub(super) fn without_mapping(&self, volume: &Volume) -> Mapping {
         let node = volume.node();
         let Ok(metadata) = fs::symlink_metadata(self.at(&node)) else {
             return Mapping::None;

@@ -16,6 +16,7 @@ mod users;
 #[cfg(test)]
 mod made_up;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
@@ -27,7 +28,7 @@ use std::time::Duration;
 use super::{Devices, User, uevents};
 use crate::cancel::Cancel;
 use crate::config::{DeviceSpec, Mount, Volume};
-use crate::facts::{Device, Mapping, MountState};
+use crate::facts::{Device, Mapping, MountState, VolumeFacts};
 
 /// The kernel that runs here.
 pub struct Kernel {
@@ -114,6 +115,24 @@ impl Devices for Kernel {
         self.free_memory()
     }
 
+    fn facts_of(&self, volumes: &[Volume]) -> BTreeMap<String, VolumeFacts> {
+        let mapped = self.mapped_names();
+        let facts = |volume: &Volume| {
+            if mapped.contains(&volume.name) {
+                return self.volume_facts(volume);
+            }
+            let mapping = self.without_mapping(volume);
+            let mount = volume.mount.as_ref().map(|mount| self.mount_state(mount, &mapping));
+            VolumeFacts {
+                device: self.find(&volume.device),
+                mapping,
+                node: self.has_node(volume),
+                mount: mount.unwrap_or_default(),
+            }
+        };
+        volumes.iter().map(|volume| (volume.name.clone(), facts(volume))).collect()
+    }
+
     fn wait_for_change(&self, limit: Duration, cancel: &Cancel) {
         uevents::wait_for_change(limit, cancel);
     }
@@ -122,4 +141,34 @@ impl Devices for Kernel {
 /// A path from bytes that the kernel wrote.
 fn path_of(bytes: Vec<u8>) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::made_up::Machine;
+    use super::*;
+
+    #[test]
+    fn the_facts_of_many_are_those_of_each() {
+        let machine = Machine::new();
+        machine.disk("sda", "8:0");
+        machine.disk("sdb", "8:16");
+        machine.luks("dm-3", "253:3", "mail", "sda");
+        machine.dm("dm-4", "253:4", "linear", "LVM-x", &["sdb"]);
+        // Its link is not there yet, or not any more.
+        machine.dm("dm-5", "253:5", "late", "LVM-y", &["sdb"]);
+        fs::remove_file(machine.at("/dev/mapper/late")).unwrap();
+        machine.write("/dev/mapper/image", "an image");
+        let named = |name: &str| Volume::new(name, DeviceSpec::Path("/dev/sda".into()));
+        let volumes = ["mail", "linear", "late", "image", "closed"].map(named);
+        let kernel = machine.kernel();
+        let all = kernel.facts_of(&volumes);
+        assert_eq!(all.len(), volumes.len());
+        for volume in &volumes {
+            assert_eq!(all[&volume.name], kernel.volume_facts(volume), "{}", volume.name);
+        }
+        assert!(all["mail"].is_open());
+        assert!(matches!(all["late"].mapping, Mapping::Foreign(_)));
+    }
 }

@@ -1,5 +1,6 @@
 //! Block devices in sysfs: `/sys/class/block` has every disk, partition and mapping by its kernel name, readable by everybody.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -79,8 +80,19 @@ impl Kernel {
             .chain(all)
             .filter(|kernel_name| kernel_name.starts_with("dm-"));
         mappings
-            .filter_map(|kernel_name| self.dm(&kernel_name))
-            .find(|dm| dm.name == name)
+            .filter(|kernel_name| self.dm_name(kernel_name).is_some_and(|found| found == name))
+            .find_map(|kernel_name| self.dm(&kernel_name).filter(|dm| dm.name == name))
+    }
+
+    /// The names of all device-mapper devices.
+    pub(super) fn mapped_names(&self) -> BTreeSet<String> {
+        let all = self.names("/sys/class/block").into_iter();
+        let mappings = all.filter(|kernel_name| kernel_name.starts_with("dm-"));
+        mappings.filter_map(|kernel_name| self.dm_name(&kernel_name)).collect()
+    }
+
+    fn dm_name(&self, kernel_name: &str) -> Option<String> {
+        self.text(block(kernel_name).join("dm/name"))
     }
 
     /// The kernel names of the devices directly below this one.
