@@ -33,11 +33,12 @@ made          := $(release)/share/.made
 # journalctl reads the compiled ones. Not for a DESTDIR: a package's host does it when it gets the package.
 compile_catalogues = $(if $(DESTDIR),,if command -v journalctl >/dev/null; then journalctl --update-catalog; fi)
 
-.PHONY: help demo build install uninstall deb rpm test test-hosts test-quick lint stage clean
+.PHONY: help demo bench build install uninstall deb rpm test test-hosts test-quick lint stage clean
 
 help:
 	@echo "make demo        boot a host with two encrypted guests in this terminal, to be unlocked by you"
 	@echo "                 (ANSWER='correct horse': types by itself, and exits 0 only if all of it held)"
+	@echo "make bench       boot a host with 4 and with 16 encrypted guests, by crypttab and by virt-unlock, and compare (long)"
 	@echo "make build       compile the programs (release); they write their man pages and completions"
 	@echo "make install     put what was built in place; runs no compiler (DESTDIR=$(DESTDIR) PREFIX=$(PREFIX))"
 	@echo "make uninstall   remove it again; the configuration stays"
@@ -103,6 +104,11 @@ demo:
 	tests/setup.sh build boot
 	$(MAKE) --no-print-directory stage
 	tests/host/cargo-test.sh --quiet --test demo
+
+bench:
+	tests/setup.sh build boot
+	$(MAKE) --no-print-directory stage
+	tests/host/cargo-test.sh --quiet --test bench
 
 test:
 	tests/setup.sh build test boot packages

@@ -33,7 +33,7 @@ component() { # NAME
 }
 formatting() { component fmt && cargo fmt --check; }
 # The tests that boot are no part of all targets, as a bare `cargo test` leaves them out.
-clippy() { component clippy && cargo clippy --locked --all-targets -- -D warnings && cargo clippy --locked --test boot --test demo -- -D warnings; }
+clippy() { component clippy && cargo clippy --locked --all-targets -- -D warnings && cargo clippy --locked --test boot --test demo --test bench -- -D warnings; }
 quick() { cargo test --locked; }
 
 # Built without optimisation, once: one minute on two cores.

@@ -97,6 +97,21 @@ impl Console {
         }
     }
 
+    /// The rest of the line that was heard after `words`, once it has ended, and when.
+    #[track_caller]
+    pub fn line_after(&self, words: &str, limit: Duration) -> (String, Duration) {
+        let seen = self.expect(words, limit);
+        let from = seen.offset + words.len();
+        let rest = self.tape.wait(patience(limit), |record| {
+            let text = &record.text()[from..];
+            Some(text[..text.find('\n')?].to_owned())
+        });
+        match rest {
+            Ok(rest) => (rest, seen.at),
+            Err(_) => self.fail(&format!("the line of {words:?} has no end")),
+        }
+    }
+
     /// All the text since power-on.
     pub fn text(&self) -> String {
         self.tape.lock().text().to_owned()

@@ -16,6 +16,7 @@
 mod archive;
 mod attach;
 mod console;
+mod disks;
 mod examine;
 mod image;
 mod initramfs;
@@ -85,6 +86,7 @@ pub struct Builder {
     kernel_arguments: Vec<String>,
     memory_mib: u32,
     watcher: Watcher,
+    more_disks: Vec<PathBuf>,
 }
 
 impl Builder {
@@ -186,6 +188,11 @@ impl Builder {
         for (disk, image) in [("root", image), ("data", standard)] {
             disks.push(folder.overlay(image, disk)?);
         }
+        for (number, base) in self.more_disks.iter().enumerate() {
+            let overlay = folder.0.join(format!("disk{number}.qcow2"));
+            image::overlay(base, &overlay)?;
+            disks.push(overlay);
+        }
         // A bare host has not got the programs for that.
         let examined_from = match self.bare {
             Some(_) => Some(folder.overlay(standard, "root-examined")?),
@@ -250,6 +257,7 @@ impl Host {
             kernel_arguments: KERNEL_ARGUMENTS.split_whitespace().map(str::to_owned).collect(),
             memory_mib: 1536,
             watcher: Box::new(|_| ()),
+            more_disks: Vec::new(),
         }
     }
 
