@@ -35,7 +35,12 @@ pub type Connect = fn(uri: &str) -> Arc<dyn Hypervisor>;
 /// part of that program, which goes into every initramfs.
 pub struct Whole {
     connect: Connect,
+    check: fn(&App) -> Result<Verdict, Failure>,
+    discover: fn(&App) -> Result<Verdict, Failure>,
+    timeline: fn(bool) -> Result<Verdict, Failure>,
     master: fn(&App, &MasterCommand) -> Result<Verdict, Failure>,
+    guests: fn(&App, Way) -> Result<Verdict, Failure>,
+    named: fn(&App, Way, &str) -> Result<Verdict, Failure>,
 }
 
 impl Whole {
@@ -43,7 +48,12 @@ impl Whole {
     pub fn new(connect: Connect) -> Self {
         Self {
             connect,
+            check: check::check,
+            discover: discover::discover,
+            timeline: timeline::timeline,
             master: master::master,
+            guests: service::guests,
+            named: service::named,
         }
     }
 }
@@ -86,27 +96,13 @@ pub fn run(cli: &Cli, whole: Option<&Whole>) -> ExitCode {
         Command::Down { names } => down::down(&app, names),
         Command::Status { json } => status::status(&app, *json),
         Command::Plan(args) => plan::plan(&app, args),
-        Command::Check => check::check(&app),
-        Command::Discover => discover::discover(&app),
-        Command::Timeline { svg } => timeline::timeline(*svg),
-        Command::Master(command) => match whole {
-            Some(whole) => (whole.master)(&app, command),
-            None => Err(Failure::Usage(
-                "this half of the program opens volumes; `virt-unlock master` works on masters".to_owned(),
-            )),
-        },
         Command::Initramfs { part } => initramfs::initramfs(&app, *part),
-        Command::Service { part, way, name } => {
-            let name = name.as_deref().unwrap_or_default();
-            match (part, way) {
-                (Part::Volumes, Way::Up) => service::volumes_up(&app),
-                (Part::Volumes, Way::Down) => service::volumes_down(&app),
-                (Part::Guests, Way::Up) => service::guests_up(&app),
-                (Part::Guests, Way::Down) => service::guests_down(&app),
-                (Part::Named, Way::Up) => service::named_up(&app, name),
-                (Part::Named, Way::Down) => service::named_down(&app, name),
-            }
-        }
+        Command::Service {
+            part: Part::Volumes,
+            way,
+            ..
+        } => service::volumes(&app, *way),
+        other => whole.map_or_else(|| Err(not_here()), |whole| of_the_whole(&app, whole, other)),
     };
     match result {
         Ok(Verdict::AsAsked) => ExitCode::SUCCESS,
@@ -121,6 +117,29 @@ pub fn run(cli: &Cli, whole: Option<&Whole>) -> ExitCode {
             ExitCode::from(failure.status())
         }
     }
+}
+
+/// What only the whole program has.
+fn of_the_whole(app: &App, whole: &Whole, command: &Command) -> Result<Verdict, Failure> {
+    match command {
+        Command::Check => (whole.check)(app),
+        Command::Discover => (whole.discover)(app),
+        Command::Timeline { svg } => (whole.timeline)(*svg),
+        Command::Master(command) => (whole.master)(app, command),
+        Command::Service {
+            part: Part::Guests, way, ..
+        } => (whole.guests)(app, *way),
+        Command::Service {
+            part: Part::Named,
+            way,
+            name,
+        } => (whole.named)(app, *way, name.as_deref().unwrap_or_default()),
+        _ => Err(not_here()),
+    }
+}
+
+fn not_here() -> Failure {
+    Failure::Usage("this half of the program opens volumes, and does not have this command: `virt-unlock` does".to_owned())
 }
 
 /// Whether systemd runs this, so that what it says belongs to the journal.

@@ -162,10 +162,10 @@ fn a_master_lives_and_dies() {
     assert_eq!(host.run(OPEN_VOLUMES).trim(), "2");
     host.run("virt-unlock down");
     host.terminal().type_line("virt-unlock up; echo ended $?");
-    host.terminal().expect(QUESTION, secs(60));
-    host.terminal().type_line(MASTER);
     host.terminal().expect("Passphrase for volume mail", secs(60));
     host.terminal().type_line(PASSPHRASE);
+    host.terminal().expect(QUESTION, secs(60));
+    host.terminal().type_line(MASTER);
     host.terminal().expect("ended 0", secs(120));
     host.power_off();
     assert!(host.examine().filesystem_clean());

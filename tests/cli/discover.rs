@@ -4,7 +4,7 @@ use std::fs;
 
 use virt_unlock::config;
 
-use crate::program::{Place, Ran, VOLUMES, needs_root};
+use crate::program::{Place, Ran, needs_root};
 
 /// What it wrote is a configuration.
 #[track_caller]
@@ -40,8 +40,8 @@ fn a_configuration_comes_out_whatever_there_is() {
 #[test]
 fn without_libvirt_the_rest_comes_out_and_it_says_so_beside_it() {
     needs_root!();
-    let place = Place::new("");
-    let ran = place.finish(&mut place.command(VOLUMES, "discover"));
+    let place = Place::new("[host]\nlibvirt-uri = \"qemu:///system?socket=/nonexistent/libvirt-sock\"\n");
+    let ran = place.run("discover");
     assert_eq!(ran.status, 1, "{ran:?}");
     assert!(
         ran.err.contains("the guests are missing from what was written"),

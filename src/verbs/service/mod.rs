@@ -14,21 +14,44 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::Failure;
 use super::session::Session;
+use super::{App, Failure, Verdict};
 use crate::cancel::Cancel;
+use crate::cli::Way;
 use crate::engine::Summary;
 use crate::event::{Events, Happened, Kind};
 use crate::host::units::{BusError, Systemd};
 use crate::monitor::Monitor;
 use crate::plan::Seen;
 
-pub(super) use guests::{guests_down, guests_up};
-pub(super) use named::{have_units, named_down, named_up, stop_named};
-pub(super) use volumes::{volumes_down, volumes_up};
+pub(super) use named::{have_units, stop_named};
 
 const VOLUMES_UNIT: &str = "virt-unlock.service";
 const GUESTS_UNIT: &str = "virt-unlock-guests.service";
+
+/// What virt-unlock.service runs.
+pub(super) fn volumes(app: &App, way: Way) -> Result<Verdict, Failure> {
+    match way {
+        Way::Up => volumes::volumes_up(app),
+        Way::Down => volumes::volumes_down(app),
+    }
+}
+
+/// What virt-unlock-guests.service runs.
+pub(super) fn guests(app: &App, way: Way) -> Result<Verdict, Failure> {
+    match way {
+        Way::Up => guests::guests_up(app),
+        Way::Down => guests::guests_down(app),
+    }
+}
+
+/// What virt-unlock@NAME.service runs.
+pub(super) fn named(app: &App, way: Way, name: &str) -> Result<Verdict, Failure> {
+    match way {
+        Way::Up => named::named_up(app, name),
+        Way::Down => named::named_down(app, name),
+    }
+}
 
 /// Orders something of systemd, and does not wait for it: early in a boot and late in a shutdown the message bus takes its time.
 fn order(
