@@ -55,10 +55,10 @@ pub fn comes_up_and_goes_down(name: &str, variant: Variant) {
     }
     // Order by `after`.
     host.until(
-        "test $(journalctl -b -o cat -t virt-unlock | grep -c ': started$') = 2",
+        "test $(journalctl -b -o cat -t virt-unlock | grep -c '^guest .*: started$') = 2",
         secs(30),
     );
-    let started = host.run("journalctl -b -o cat -t virt-unlock | grep ': started$'");
+    let started = host.run("journalctl -b -o cat -t virt-unlock | grep '^guest .*: started$'");
     assert_eq!(started, "guest mailserver: started\nguest webserver: started\n");
 
     // Trap 1: the guest's own LVM stays asleep on the host, also when udev looks again at everything.
