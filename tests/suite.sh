@@ -63,8 +63,8 @@ hosts_at_once() {
     echo $((count > 1 ? count : 1))
 }
 boot() { tests/host/cargo-test.sh --test boot -- --test-threads="${HOSTS:-$(hosts_at_once)}" "$@"; }
-# Tests that choose their host themselves have been run by boot.
-on_host() { HOST_SUITE=$1 HOST_DAEMONS=$2 boot --skip distributions:: --skip package::; }
+# Tests that choose their host themselves need to be run only once.
+on_host() { HOST_SUITE=$1 HOST_DAEMONS=$2 boot --include-ignored --skip distributions:: --skip package::; }
 
 for part; do
     case $part in

@@ -3,7 +3,7 @@
 
 use crate::{
     host::{Host, secs},
-    product::{PASSPHRASE, installed},
+    product::{PASSPHRASE, PLAIN_IS_UP, installed},
 };
 
 /// What must not change: mappings, volume groups, mounts, headers, guests, pools, and every file on the root disk but logs.
@@ -20,7 +20,7 @@ fn a_configuration_is_written_for_a_host_that_has_none() {
         ))
         .boot();
     host.console().expect("host login:", secs(120));
-    host.until("virsh domstate plain | grep -q running", secs(60));
+    host.until(PLAIN_IS_UP, secs(60));
 
     // Everything is closed: what the guests expect tells which volume is which.
     let text = looked(&host, 0);
@@ -90,7 +90,7 @@ fn a_configuration_is_written_for_a_host_that_has_none() {
     host.until("grep -q 'GUEST webserver UP' /var/log/guests/webserver.log", secs(60));
 
     // Without libvirt the rest is written, and that is said.
-    host.run("systemctl stop libvirtd.service libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket");
+    host.run("systemctl stop 'libvirtd*' 'virtqemud*' 'virtstoraged*'");
     let text = looked(&host, 1);
     assert!(
         text.contains("# doubt: libvirt's guests and pools are missing here"),

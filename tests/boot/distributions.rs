@@ -1,16 +1,9 @@
-//! Other hosts than the one of all other tests. `make test-hosts` runs those on each; what is here runs in `make test` too, but for
-//! what takes long.
+//! What only one kind of host can show. `make test-hosts` runs this, and all other tests on each kind of host.
 
 use crate::{
     host::{Host, Variant, secs},
     product::{PASSPHRASE, enabled},
-    whole_way::comes_up_and_goes_down,
 };
-
-#[test]
-fn debian_12_comes_up_and_goes_down() {
-    comes_up_and_goes_down("debian_12", Variant::DEBIAN_12);
-}
 
 const CONFIG: &str = r#"
 [volume.mail]

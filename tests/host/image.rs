@@ -36,11 +36,6 @@ pub enum Daemons {
 }
 
 impl Variant {
-    /// Debian 12 as it is.
-    pub const DEBIAN_12: Self = Self {
-        suite: Suite::Bookworm,
-        daemons: Daemons::Monolithic,
-    };
     /// Debian 13 with the modular daemons.
     pub const MODULAR: Self = Self {
         suite: Suite::Trixie,
