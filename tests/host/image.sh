@@ -91,7 +91,15 @@ fi
 echo "$accelerator" >"$work/accelerator"
 
 say "first boot ($accelerator)"
+# Emulated, a kernel that changes its own code may die of it before it has started anything: then once more.
 boot() { # LOG KERNEL-ARGUMENTS QEMU-OPTION...
+    for _ in 1 2 3; do
+        boot_once "$@"
+        grep -q 'Welcome to' "$1" || ! grep -q 'Kernel panic' "$1" || continue
+        break
+    done
+}
+boot_once() {
     local log=$1 arguments=$2; shift 2
     timeout 600 qemu-system-x86_64 -machine pc -accel "$accelerator" -cpu max -smp 2 -m 1536 -nic none \
         -display none -monitor none -parallel none -no-reboot -serial "file:$log" -kernel "$work/vmlinuz" \

@@ -1,26 +1,38 @@
 //! One run of qemu, from power-on to off.
 
-use super::{console::Console, image::Image, qmp::Qmp, shell::Shell, tape::Tape};
+use super::{
+    console::Console,
+    image::Image,
+    patience,
+    qmp::Qmp,
+    shell::Shell,
+    tape::{Missed, Tape},
+};
 use nix::{
     fcntl::{FcntlArg, FdFlag, fcntl},
     sys::{prctl, signal::Signal},
 };
 use std::{
     fs::{File, OpenOptions},
-    io,
+    io, mem,
     os::{
         fd::{AsFd, AsRawFd, OwnedFd, RawFd},
         unix::{net::UnixStream, process::CommandExt},
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// Hears what a line says, byte by byte.
 pub type Watcher = Box<dyn FnMut(&[u8]) + Send>;
+
+/// How often a host is switched on whose kernel dies before it has started anything.
+const TRIES: u32 = 3;
+/// Until systemd greets, an initrd and what the scenario prepares in it included. It only ends the watch for a dead kernel.
+const GREETING: Duration = Duration::from_secs(60);
 
 /// How to start it.
 pub struct Setup<'a> {
@@ -55,8 +67,32 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Switches it on.
-    pub fn start(setup: Setup<'_>) -> io::Result<Self> {
+    /// Switches it on, and returns when its kernel has started systemd. Emulated, a kernel that changes its own code while another
+    /// processor runs it may die of that (`Oops: int3`); nothing of the host has run then, so it is switched on again.
+    pub fn start(mut setup: Setup<'_>) -> io::Result<Self> {
+        let watcher = Arc::new(Mutex::new(mem::replace(&mut setup.watcher, Box::new(|_| ()))));
+        let mut tries = 1;
+        loop {
+            let heard = Arc::clone(&watcher);
+            let watcher: Watcher = Box::new(move |bytes| heard.lock().unwrap_or_else(PoisonError::into_inner)(bytes));
+            let started = Self::switch_on(&setup, watcher)?;
+            let tape = started.console.tape();
+            let greeted = tape.wait(patience(GREETING), |record| {
+                record.text().contains("Welcome to").then_some(())
+            });
+            let died = matches!(greeted, Err(Missed::Ended)) && tape.lock().text().contains("Kernel panic");
+            if !died || tries == TRIES {
+                return Ok(started);
+            }
+            eprintln!(
+                "{}: the kernel died before it started anything; switched on again",
+                setup.name
+            );
+            tries += 1;
+        }
+    }
+
+    fn switch_on(setup: &Setup<'_>, watcher: Watcher) -> io::Result<Self> {
         let logs = setup.image.beside("logs")?;
         let log_path = |kind: &str| logs.join(format!("{}.{kind}.log", setup.name));
         let log = |kind: &str| append(&log_path(kind));
@@ -103,7 +139,7 @@ impl Machine {
             readers.push(thread::spawn(move || to.record(line, log, watcher)));
             Ok(tape)
         };
-        let console_tape = listen(&console, "console", setup.watcher)?;
+        let console_tape = listen(&console, "console", watcher)?;
         let shell_tape = listen(&shell, "shell-line", Box::new(|_| ()))?;
         let terminal_tape = listen(&terminal, "terminal", Box::new(|_| ()))?;
         let started = Self {

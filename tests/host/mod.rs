@@ -153,7 +153,7 @@ impl Builder {
         self
     }
 
-    /// Makes the disks, switches the host on, and returns at once.
+    /// Makes the disks, switches the host on, and returns while it boots.
     pub fn power_on(self) -> Host {
         let name = self.name.clone();
         self.start()
@@ -356,7 +356,7 @@ impl Host {
         self.await_shell();
     }
 
-    /// Switches the same disks on again and returns at once.
+    /// Switches the same disks on again and returns while they boot.
     #[track_caller]
     pub fn power_on_again(&mut self) {
         let disks: Vec<_> = self.disks.iter().map(|disk| (disk.clone(), false)).collect();
