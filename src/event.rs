@@ -48,6 +48,8 @@ pub enum Kind {
     GuestStarted,
     /// A guest was not started.
     GuestNotStarted,
+    /// A guest runs and did not become ready in its time.
+    GuestNotReady,
     /// A guest shut down as it was asked to.
     GuestShutDown,
     /// A guest did not shut down in its time, and its plug was pulled.
@@ -86,11 +88,13 @@ pub enum Phase {
     Definition,
     /// libvirt starts a guest.
     Start,
+    /// A guest runs and is not ready yet.
+    Ready,
 }
 
 impl Phase {
     /// All of them, in the order in which a layer goes through them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Device,
         Self::Header,
         Self::Question,
@@ -100,6 +104,7 @@ impl Phase {
         Self::Pool,
         Self::Definition,
         Self::Start,
+        Self::Ready,
     ];
 
     /// Its word in the journal.
@@ -114,6 +119,7 @@ impl Phase {
             Self::Pool => "pool",
             Self::Definition => "definition",
             Self::Start => "start",
+            Self::Ready => "ready",
         }
     }
 }
@@ -276,6 +282,15 @@ impl Progress<'_> {
         done
     }
 
+    /// The voice of another layer, for what it waits for here.
+    #[must_use]
+    pub fn for_layer<'b>(&'b self, layer: &'b Layer) -> Progress<'b> {
+        Progress {
+            events: self.events,
+            layer,
+        }
+    }
+
     /// Worth saying.
     pub fn note(&self, words: impl Into<String>) {
         self.events.say(Some(self.layer), Happened::Note(words.into()));
@@ -284,5 +299,10 @@ impl Progress<'_> {
     /// Not as it should be.
     pub fn warning(&self, words: impl Into<String>) {
         self.events.say(Some(self.layer), Happened::Warning(words.into()));
+    }
+
+    /// Not as it should be, in a way that is looked for.
+    pub fn warning_of(&self, kind: Kind, words: impl Into<String>) {
+        self.events.tell(Some(self.layer), kind, Happened::Warning(words.into()));
     }
 }

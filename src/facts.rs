@@ -113,7 +113,7 @@ pub enum PoolState {
 }
 
 /// A libvirt domain.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DomainFacts {
     /// Its name.
     pub name: String,
@@ -127,6 +127,8 @@ pub struct DomainFacts {
     pub sources: Vec<Source>,
     /// Whether its XML has `<on_poweroff>restart</on_poweroff>`: it would never stop.
     pub restarts_on_poweroff: bool,
+    /// Whether its XML has a channel for a guest agent.
+    pub has_agent: bool,
 }
 
 /// A place on the host that a domain uses.
@@ -143,7 +145,7 @@ pub struct Source {
 }
 
 /// A domain's state, in virsh's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DomainState {
     /// `running`
     Running,
@@ -154,6 +156,7 @@ pub enum DomainState {
     /// `in shutdown`
     ShuttingDown,
     /// `shut off`
+    #[default]
     ShutOff,
     /// `crashed`
     Crashed,

@@ -21,6 +21,8 @@ pub struct Pace {
     pub libvirt_limit: Duration,
     /// The pause between two such tries.
     pub libvirt_pause: Duration,
+    /// How often a domain that runs is asked whether it is ready.
+    pub ready_look: Duration,
     /// How long a domain waits for a volume that only its image's backing chain named, once everything else is there.
     pub late_volume_limit: Duration,
     /// A device that is not there this long after its turn came does not hold logins any more: it may be gone for good.
@@ -52,6 +54,7 @@ impl Default for Pace {
             destroy_limit: Duration::from_secs(30),
             libvirt_limit: Duration::from_secs(120),
             libvirt_pause: Duration::from_secs(2),
+            ready_look: Duration::from_secs(1),
             late_volume_limit: Duration::from_secs(300),
             device_grace: Duration::from_secs(30),
             order_patience: Duration::from_secs(2),

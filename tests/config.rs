@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use virt_unlock::config::{
-    self, Config, DeviceSpec, DomainConfig, Master, Mount, OnStopTimeout, Problems, Start, Unlock, Volume,
+    self, Config, DeviceSpec, DomainConfig, Master, Mount, OnStopTimeout, Problems, Ready, Start, Unlock, Volume,
 };
 
 #[path = "config/files.rs"]
@@ -75,7 +75,7 @@ fn every_key_is_read() {
         start = true
         after = ["web"]
         volumes = ["mail"]
-        ready = "running"
+        ready = { tcp = "[fe80::1%br0]:25" }
         ready-timeout = "1min"
         stop = "shutdown"
         stop-timeout = "10min"
@@ -83,6 +83,9 @@ fn every_key_is_read() {
 
         [domain.web]
         start = false
+        ready = "agent"
+        [domain.db]
+        ready = { delay = "20s" }
         "#,
     );
 
@@ -130,12 +133,19 @@ fn every_key_is_read() {
     server.start = Start::Always;
     server.after = vec!["web".into()];
     server.volumes = Some(vec!["mail".into()]);
+    server.ready = Ready::Tcp {
+        host: "fe80::1%br0".to_owned(),
+        port: 25,
+    };
     server.ready_timeout = Duration::from_secs(60);
     server.stop_timeout = Some(Duration::from_secs(600));
     server.on_stop_timeout = OnStopTimeout::Wait;
     let mut web = DomainConfig::new("web");
     web.start = Start::Never;
-    assert_eq!(config.domains, [server, web]);
+    web.ready = Ready::Agent;
+    let mut db = DomainConfig::new("db");
+    db.ready = Ready::Delay(Duration::from_secs(20));
+    assert_eq!(config.domains, [server, web, db]);
 }
 
 #[test]

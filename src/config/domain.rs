@@ -4,7 +4,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::names;
 use super::problem::{Place, header, quoted};
-use super::types::{DomainConfig, OnStopTimeout, Start};
+use super::types::{DomainConfig, OnStopTimeout, Ready, Start};
 use super::value::{Entry, Located, Reader, Value};
 
 pub(super) const KEYS: [&str; 8] = [
@@ -55,7 +55,7 @@ pub(super) fn read(reader: &mut Reader<'_>, entry: &Entry<'_>, table: &DeTable<'
                 read.volumes = reader.strings(value);
                 domain.volumes = Some(read.volumes.iter().map(|volume| volume.value.clone()).collect());
             }
-            "ready" => check_ready(reader, value),
+            "ready" => domain.ready = read_ready(reader, value).unwrap_or(Ready::Running),
             "ready-timeout" => domain.ready_timeout = reader.duration(value).unwrap_or(domain.ready_timeout),
             "stop" => {
                 reader.word(value, &["shutdown"], &["save"]);
@@ -97,25 +97,55 @@ fn read_start(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Start> {
     }
 }
 
-/// Only `"running"` is there yet, and it is what happens anyway.
-fn check_ready(reader: &mut Reader<'_>, value: &Value<'_>) {
+/// What `ready` may be, in words.
+const READY: &str = "\"running\", \"agent\", { tcp = \"HOST:PORT\" } or { delay = \"20s\" }";
+
+fn read_ready(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Ready> {
     let DeValue::Table(table) = value.inner else {
-        if value.inner.is_str() {
-            reader.word(value, &["running"], &["agent"]);
-        } else {
-            reader.wrong_type(value, "\"running\"");
+        if !value.inner.is_str() {
+            reader.wrong_type(value, READY);
+            return None;
         }
-        return;
+        return match reader.word(value, &["running", "agent"], &[])? {
+            0 => Some(Ready::Running),
+            _ => Some(Ready::Agent),
+        };
     };
-    match reader
-        .entries(table)
-        .iter()
-        .find(|entry| matches!(entry.key, "tcp" | "delay"))
-    {
-        Some(later) => {
-            let written = format!("`{{ {} = … }}`", later.key);
-            reader.not_yet(value, &written);
+    let entries = reader.entries(table);
+    let [entry] = entries.as_slice() else {
+        reader.refuse(value, format_args!("must be {READY}"));
+        return None;
+    };
+    match entry.key {
+        "delay" => reader.duration(&entry.value).map(Ready::Delay),
+        "tcp" => read_tcp(reader, &entry.value),
+        _ => {
+            reader.unknown_key(entry, "`ready`", &["tcp", "delay"]);
+            None
         }
-        None => reader.wrong_type(value, "\"running\""),
     }
+}
+
+/// `HOST:PORT`; an IPv6 address stands in brackets.
+fn read_tcp(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Ready> {
+    let text = reader.string(value)?;
+    let read = text.rsplit_once(':').and_then(|(host, port)| {
+        let host = match host.strip_prefix('[') {
+            Some(address) => address.strip_suffix(']')?,
+            None if host.contains(':') => return None,
+            None => host,
+        };
+        let port: u16 = port.parse().ok().filter(|port| *port > 0)?;
+        let is_name = !host.is_empty() && !host.contains(|letter: char| letter.is_whitespace() || "[]/".contains(letter));
+        let host = host.to_owned();
+        is_name.then_some(Ready::Tcp { host, port })
+    });
+    if read.is_none() {
+        let written = quoted(&text);
+        reader.refuse(
+            value,
+            format_args!("must be \"HOST:PORT\" (an IPv6 address in brackets), but this is {written}"),
+        );
+    }
+    read
 }

@@ -272,6 +272,8 @@ pub struct DomainConfig {
     pub after: Vec<String>,
     /// Volumes that it needs, where its XML cannot tell; `None`: the XML tells.
     pub volumes: Option<Vec<String>>,
+    /// When it is ready for those that come after it.
+    pub ready: Ready,
     /// How long to wait until it is ready; then what waits for it starts all the same.
     pub ready_timeout: Duration,
     /// How long it may take to shut down; `None`: what `[host]` says.
@@ -288,6 +290,7 @@ impl DomainConfig {
             start: Start::Autostart,
             after: Vec::new(),
             volumes: None,
+            ready: Ready::Running,
             ready_timeout: Duration::from_secs(2 * 60),
             stop_timeout: None,
             on_stop_timeout: OnStopTimeout::Destroy,
@@ -314,6 +317,31 @@ impl Start {
             Self::Never => false,
             Self::Autostart => autostart,
         }
+    }
+}
+
+/// `ready = …`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ready {
+    /// As soon as it runs.
+    Running,
+    /// When its guest agent answers.
+    Agent,
+    /// When somebody listens there.
+    Tcp {
+        /// A name, or an address without brackets.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// So long after it was started.
+    Delay(Duration),
+}
+
+impl Ready {
+    /// Whether it can be asked for at any time. A delay is over, or it is not: nobody can tell of a guest that runs already.
+    pub fn can_be_asked(&self) -> bool {
+        matches!(self, Self::Agent | Self::Tcp { .. })
     }
 }
 

@@ -3,6 +3,8 @@
 
 mod busy;
 pub mod down;
+mod ready;
+mod start;
 pub mod up;
 mod walk;
 

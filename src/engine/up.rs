@@ -7,9 +7,9 @@ use super::walk::Hands;
 use crate::cancel::Cancel;
 use crate::config::{Config, Volume};
 use crate::event::{Ending, Kind, Outcome, Phase, Progress};
-use crate::facts::{DomainFacts, Facts, Mapping, MountState, VolumeFacts};
-use crate::graph::{Layer, Placement};
-use crate::host::watch::{self, Watch};
+use crate::facts::{Facts, Mapping, MountState, VolumeFacts};
+use crate::graph::Layer;
+use crate::host::watch::Watch;
 use crate::host::{Host, Hypervisor, HypervisorError, MountError};
 use crate::monitor::Ended;
 use crate::pace::Pace;
@@ -27,15 +27,17 @@ pub enum Opening {
 
 /// Brings layers up.
 pub struct Up<'a> {
-    config: &'a Config,
-    host: &'a Host,
+    pub(super) config: &'a Config,
+    pub(super) host: &'a Host,
     watch: &'a Watch,
-    opening: Opening,
+    pub(super) opening: Opening,
     ranks: BTreeMap<Layer, usize>,
-    uuids: BTreeMap<String, String>,
+    pub(super) uuids: BTreeMap<String, String>,
+    /// For each domain those that come after it and are still to be started.
+    pub(super) followers: BTreeMap<Layer, Vec<Layer>>,
     /// The volumes whose name a mapping of somebody else's had when the plan was made.
     foreign: BTreeSet<String>,
-    pace: Pace,
+    pub(super) pace: Pace,
 }
 
 impl<'a> Up<'a> {
@@ -54,6 +56,7 @@ impl<'a> Up<'a> {
             opening,
             ranks,
             uuids: facts.domain_uuids(),
+            followers: followers(plan),
             foreign: facts
                 .volumes
                 .iter()
@@ -132,62 +135,7 @@ impl<'a> Up<'a> {
         }
     }
 
-    fn start(&self, name: &str, hypervisor: &dyn Hypervisor, progress: Progress<'_>, cancel: &Cancel) -> Outcome {
-        let Some(uuid) = self.uuids.get(name) else {
-            return Outcome::Failed("libvirt has no such domain".to_owned());
-        };
-        loop {
-            // Read again: its definition may have changed while it waited, and each image of a backing chain can be read only once
-            // the volume that it lies on is mounted.
-            let read = || hypervisor.domain(uuid, cancel);
-            let found = match progress.during(Phase::Definition, || self.patiently(progress, cancel, read)) {
-                Ok(Some(found)) => found,
-                Ok(None) => return Outcome::Failed("libvirt has no such domain any more".to_owned()),
-                Err(HypervisorError::Cancelled) => return Outcome::Cancelled,
-                Err(error) => return Outcome::Failed(error.to_string()),
-            };
-            match self.await_disks(&found, progress, cancel) {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(outcome) => return outcome,
-            }
-        }
-        progress.working("starting");
-        let start = || hypervisor.start(uuid, cancel);
-        match progress.during(Phase::Start, || self.patiently(progress, cancel, start)) {
-            Ok(()) => Outcome::Done("started".to_owned()),
-            Err(HypervisorError::Cancelled) => {
-                // The lock is held until it is known what became of it: the way down that waits for it must see this guest.
-                if let Ok(never) = Cancel::new() {
-                    let _ = hypervisor.state(uuid, &never);
-                }
-                Outcome::Cancelled
-            }
-            Err(error) => Outcome::Failed(format!("{error}; `virsh start {name}` tries again")),
-        }
-    }
-
-    /// The last look before a domain starts: every volume that it needs is open, and mounted by device number. Nothing of a
-    /// guest may ever be written into an empty mount point. True: one of them was waited for.
-    fn await_disks(&self, found: &DomainFacts, progress: Progress<'_>, cancel: &Cancel) -> Result<bool, Outcome> {
-        let mut waited = false;
-        let facts = watch::read(self.config, self.host.devices.as_ref());
-        for name in Placement::new(self.config, &facts).volumes_of(found) {
-            let Some(volume) = self.config.volume(name) else { continue };
-            if facts.get(name).is_some_and(|facts| is_ready(volume, facts)) {
-                continue;
-            }
-            progress.waiting(format!("waiting for volume {name}, which its disk lies on"));
-            let limit = matches!(self.opening, Opening::Here(_)).then_some(self.pace.late_volume_limit);
-            match self.await_volume(volume, limit, cancel, |facts| is_ready(volume, facts), "ready") {
-                Outcome::Done(_) => waited = true,
-                outcome => return Err(outcome),
-            }
-        }
-        Ok(waited)
-    }
-
-    fn await_volume(
+    pub(super) fn await_volume(
         &self,
         volume: &Volume,
         limit: Option<Duration>,
@@ -209,7 +157,7 @@ impl<'a> Up<'a> {
     }
 
     /// Repeats a call while libvirt does not answer, within [`Pace::libvirt_limit`].
-    fn patiently<T>(
+    pub(super) fn patiently<T>(
         &self,
         progress: Progress<'_>,
         cancel: &Cancel,
@@ -252,7 +200,8 @@ impl Hands for Up<'_> {
             (Action::Mount, Some(volume), _) => self.mount(volume, progress, cancel),
             (Action::Open | Action::Mount, None, _) => Outcome::Failed("is not configured".to_owned()),
             (Action::StartPool, _, Some(hypervisor)) => self.start_pool(name, hypervisor, progress, cancel),
-            (Action::Start, _, Some(hypervisor)) => self.start(name, hypervisor, progress, cancel),
+            (Action::Start, _, Some(hypervisor)) => self.start(&step.layer, hypervisor, progress, cancel),
+            (Action::Await, _, Some(hypervisor)) => self.await_running(step, hypervisor, progress, cancel),
             (action, ..) => Outcome::Failed(format!("{} is not a step of the way up", action.word())),
         };
         outcome.into()
@@ -272,6 +221,18 @@ impl Hands for Up<'_> {
             _ => None,
         }
     }
+}
+
+fn followers(plan: &Plan) -> BTreeMap<Layer, Vec<Layer>> {
+    let mut followers: BTreeMap<Layer, Vec<Layer>> = BTreeMap::new();
+    for step in plan.work() {
+        for before in step.waits_for.iter().map(|wait| &plan.steps[wait.step].layer) {
+            if matches!(before, Layer::Domain(_)) {
+                followers.entry(before.clone()).or_default().push(step.layer.clone());
+            }
+        }
+    }
+    followers
 }
 
 /// Whether what lies on the volume can be used.

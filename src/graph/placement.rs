@@ -113,7 +113,7 @@ mod tests {
                 number: None,
                 pool: None,
             }],
-            restarts_on_poweroff: false,
+            ..DomainFacts::default()
         };
         let facts = BTreeMap::new();
         assert_eq!(Placement::new(&config, &facts).volumes_of(&domain), ["links", "data"]);

@@ -8,6 +8,9 @@ use roxmltree::{Document, Node};
 /// How many images of one backing chain are read, here and in [`super::qcow2`].
 pub(super) const CHAIN_LIMIT: usize = 64;
 
+/// The name of a guest agent's channel (libvirt's `formatdomain`, "Channel").
+const AGENT: &str = "org.qemu.guest_agent.0";
+
 /// A domain's definition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DomainXml {
@@ -20,6 +23,8 @@ pub struct DomainXml {
     pub disks: Vec<DiskSource>,
     /// Whether the domain starts again when its guest powers off (`<on_poweroff>`): it would never stop.
     pub restarts_on_poweroff: bool,
+    /// Whether it has a channel for a guest agent (`<channel>` to the target `org.qemu.guest_agent.0`).
+    pub has_agent: bool,
 }
 
 /// One place that a domain uses.
@@ -93,7 +98,7 @@ impl DomainXml {
 
     fn from_root(root: Node<'_, '_>) -> Result<Self, XmlError> {
         expect(root, "domain")?;
-        let mut disks = Vec::new();
+        let (mut disks, mut has_agent) = (Vec::new(), false);
         if let Some(os) = child(root, "os") {
             firmware(os, &mut disks);
         }
@@ -105,6 +110,7 @@ impl DomainXml {
                         images(mirror, &mut disks);
                     }
                 }
+                "channel" => has_agent |= child(device, "target").is_some_and(|target| target.attribute("name") == Some(AGENT)),
                 "filesystem" => disks.extend(child(device, "source").and_then(place).map(plain)),
                 // An NVDIMM's or virtio-pmem's backing file.
                 "memory" => disks.extend(child(device, "source").and_then(|source| text_path(child(source, "path")?))),
@@ -117,6 +123,7 @@ impl DomainXml {
             uuid: text(root, "uuid").to_ascii_lowercase(),
             disks,
             restarts_on_poweroff: matches!(on_poweroff.as_str(), "restart" | "rename-restart"),
+            has_agent,
         })
     }
 }

@@ -9,6 +9,7 @@ mod headers;
 pub mod journal;
 pub mod keyring;
 pub mod lock;
+mod network;
 pub mod orders;
 pub mod ports;
 pub mod qcow2;
@@ -23,9 +24,10 @@ pub mod worker;
 
 use std::sync::Arc;
 
+pub use network::Tcp;
 pub use ports::{
-    CloseError, Devices, Header, Headers, Hypervisor, HypervisorError, Key, Keyslot, MasterToken, MountError, Mounts, OpenError,
-    Question, QuestionError, Questions, ShutdownMode, User, Volumes,
+    CloseError, Devices, Header, Headers, Hypervisor, HypervisorError, Key, Keyslot, MasterToken, MountError, Mounts, Network,
+    OpenError, Question, QuestionError, Questions, ShutdownMode, User, Volumes,
 };
 
 /// Everything that touches the machine, in one hand.
@@ -39,6 +41,8 @@ pub struct Host {
     pub questions: Arc<dyn Questions>,
     /// Filesystems.
     pub mounts: Arc<dyn Mounts>,
+    /// What guests are reached by.
+    pub network: Arc<dyn Network>,
     /// libvirt; `None` in the half that runs without it.
     pub hypervisor: Option<Arc<dyn Hypervisor>>,
 }

@@ -327,6 +327,12 @@ pub enum MountError {
     Other(String),
 }
 
+/// The network, as this host reaches it.
+pub trait Network: Send + Sync {
+    /// Makes a TCP connection and closes it again; waits a few seconds for it. `Err`: why there is none, in words; also when cancelled.
+    fn connect(&self, host: &str, port: u16, cancel: &Cancel) -> Result<(), String>;
+}
+
 /// libvirt. Every call is bounded; a daemon that restarts is reconnected to inside a call where that is safe.
 pub trait Hypervisor: Send + Sync {
     /// Domains and pools.
@@ -341,6 +347,10 @@ pub trait Hypervisor: Send + Sync {
 
     /// Starts a domain. `Ok` too if it runs already.
     fn start(&self, uuid: &str, cancel: &Cancel) -> Result<(), HypervisorError>;
+
+    /// Asks the guest agent of a domain whether it is there, and waits a few seconds for its answer.
+    /// [`HypervisorError::NoAgent`]: it does not answer, and may later.
+    fn ping_agent(&self, uuid: &str, cancel: &Cancel) -> Result<(), HypervisorError>;
 
     /// Wakes up a paused domain, so that it can hear a request.
     fn resume(&self, uuid: &str, cancel: &Cancel) -> Result<(), HypervisorError>;

@@ -87,6 +87,7 @@ fn read(found: &Domain, pools: &mut Option<&mut Pools<'_>>) -> Result<DomainFact
         autostart: found.autostart()?,
         sources: Vec::new(),
         restarts_on_poweroff: false,
+        has_agent: false,
     };
     for text in texts {
         let Ok(definition) = DomainXml::parse(&text) else {
@@ -96,6 +97,7 @@ fn read(found: &Domain, pools: &mut Option<&mut Pools<'_>>) -> Result<DomainFact
             continue;
         };
         facts.restarts_on_poweroff |= definition.restarts_on_poweroff;
+        facts.has_agent |= definition.has_agent;
         for disk in definition.disks {
             let (path, pool) = match disk.place {
                 Place::Path(path) => (path, None),

@@ -33,6 +33,10 @@ const START_LIMIT: Duration = Duration::from_secs(300);
 const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 /// libvirt itself would wait a minute for an agent that does not answer.
 const AGENT_LIMIT: Duration = Duration::from_secs(10);
+/// The guest agent's way to say that it is there (QEMU's `qga/qapi-schema.json`).
+const PING: &str = r#"{"execute":"guest-ping"}"#;
+/// How long libvirt waits for its answer.
+const PING_SECONDS: i32 = 5;
 /// Up to 15 s with the disks flushed, then up to 40 s by force.
 const DESTROY_LIMIT: Duration = Duration::from_secs(90);
 
@@ -100,6 +104,20 @@ impl Hypervisor for Libvirt {
             }
             create(&domain)
         })
+    }
+
+    fn ping_agent(&self, uuid: &str, cancel: &Cancel) -> Result<(), HypervisorError> {
+        let uuid = uuid.to_owned();
+        let call = Call::other("asking the guest agent", AGENT_LIMIT);
+        let answer = self.0.call(call, cancel, move |connection, _| {
+            let domain = find(connection, &uuid)?;
+            domain.qemu_agent_command(PING, PING_SECONDS, 0)?;
+            Ok(())
+        });
+        match answer {
+            Err(HypervisorError::Unavailable(words)) => Err(HypervisorError::NoAgent(words)),
+            answer => answer,
+        }
     }
 
     fn resume(&self, uuid: &str, cancel: &Cancel) -> Result<(), HypervisorError> {

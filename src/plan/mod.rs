@@ -42,6 +42,8 @@ pub enum Action {
     Unmount,
     /// Close the volume.
     Close,
+    /// The domain runs: wait until it is ready, for those that come after it.
+    Await,
     /// It is as it should be.
     Nothing,
     /// It is not asked for: not among the names, or not wanted up.
@@ -62,6 +64,7 @@ impl Action {
             Self::StopPool => "stop pool",
             Self::Unmount => "unmount",
             Self::Close => "close",
+            Self::Await => "await",
             Self::Nothing => "nothing",
             Self::Leave => "leave",
             Self::Blocked => "blocked",
@@ -70,7 +73,12 @@ impl Action {
 
     /// Whether it changes anything.
     pub fn is_work(self) -> bool {
-        !matches!(self, Self::Nothing | Self::Leave | Self::Blocked)
+        !matches!(self, Self::Await | Self::Nothing | Self::Leave | Self::Blocked)
+    }
+
+    /// Whether the layer is up already.
+    pub fn is_up_already(self) -> bool {
+        matches!(self, Self::Nothing | Self::Await)
     }
 }
 
@@ -122,6 +130,7 @@ impl Plan {
             step.action = Action::Leave;
             step.reason = format!("{}; {why}", step.reason);
         }
+        self.await_for_those_that_start();
         self
     }
 
@@ -143,7 +152,21 @@ impl Plan {
             gone[place] = true;
             (self.steps[place].action, self.steps[place].reason) = (Action::Leave, reason);
         }
+        self.await_for_those_that_start();
         self
+    }
+
+    /// A domain that runs is waited for only where one that is to be started comes after it.
+    fn await_for_those_that_start(&mut self) {
+        let mut awaited = vec![false; self.steps.len()];
+        for wait in self.work().flat_map(|step| &step.waits_for) {
+            awaited[wait.step] = true;
+        }
+        for (step, awaited) in self.steps.iter_mut().zip(awaited) {
+            if step.action == Action::Await && !awaited {
+                step.action = Action::Nothing;
+            }
+        }
     }
 
     /// The step of a layer.

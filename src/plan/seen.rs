@@ -47,7 +47,7 @@ impl Seen {
     }
 
     fn note_up(&mut self, plan: &Plan) {
-        for step in plan.steps.iter().filter(|step| step.action == Action::Nothing) {
+        for step in plan.steps.iter().filter(|step| step.action.is_up_already()) {
             self.note(&step.layer);
         }
     }

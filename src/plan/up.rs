@@ -1,7 +1,7 @@
 //! The way up.
 
 use super::{Action, Direction, Names, Plan, Step, UnknownName, Wait, needs};
-use crate::config::{Config, Start, Unlock};
+use crate::config::{Config, DomainConfig, Start, Unlock};
 use crate::facts::{DomainFacts, Facts, Mapping, MountState, PoolState};
 use crate::graph::{Graph, Layer, Need};
 
@@ -60,10 +60,12 @@ pub fn up(config: &Config, facts: &Facts, graph: &Graph, names: &Names) -> Resul
             waits_for,
         });
     }
-    Ok(Plan {
+    let mut plan = Plan {
         direction: Direction::Up,
         steps,
-    })
+    };
+    plan.await_for_those_that_start();
+    Ok(plan)
 }
 
 /// A volume that waits until it is named, or its mount.
@@ -161,6 +163,10 @@ fn is_active(facts: &Facts, pool: &Layer) -> bool {
 }
 
 fn domain(config: &Config, found: &DomainFacts, names: &Names) -> (Action, String) {
+    let can_be_asked = |table: &DomainConfig| table.ready.can_be_asked();
+    if found.state.is_active() && config.domain(&found.name).is_some_and(can_be_asked) {
+        return (Action::Await, format!("is {}", found.state.word()));
+    }
     if found.state.is_active() {
         return (Action::Nothing, format!("is {}", found.state.word()));
     }

@@ -31,6 +31,8 @@ pub const NOT_MOUNTED: &str = "a2c17bf181fc424f81879031e8539e91";
 pub const GUEST_STARTED: &str = "85028e6b5ac045d78c4014e2220e6847";
 /// [`Kind::GuestNotStarted`]
 pub const GUEST_NOT_STARTED: &str = "d48f1bdcafea41ae8a48b36378d05141";
+/// [`Kind::GuestNotReady`]
+pub const GUEST_NOT_READY: &str = "ac1bf32120054511bb5840bacabfef5e";
 /// [`Kind::GuestShutDown`]
 pub const GUEST_SHUT_DOWN: &str = "d8477361f488409ebea9b07222d1919b";
 /// [`Kind::GuestDestroyed`]
@@ -63,6 +65,7 @@ pub fn of(kind: Kind) -> &'static str {
         Kind::NotMounted => NOT_MOUNTED,
         Kind::GuestStarted => GUEST_STARTED,
         Kind::GuestNotStarted => GUEST_NOT_STARTED,
+        Kind::GuestNotReady => GUEST_NOT_READY,
         Kind::GuestShutDown => GUEST_SHUT_DOWN,
         Kind::GuestDestroyed => GUEST_DESTROYED,
         Kind::GuestStillRuns => GUEST_STILL_RUNS,

@@ -210,6 +210,7 @@ fn words(phase: Phase) -> &'static str {
         Phase::Pool => "pool is started",
         Phase::Definition => "definition is read",
         Phase::Start => "guest is started",
+        Phase::Ready => "guest gets ready",
     }
 }
 

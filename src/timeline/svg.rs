@@ -16,7 +16,7 @@ const STYLE: &str = "\
 text{font:13px sans-serif;fill:#222}.title{font-size:16px;font-weight:bold}.mark,.end{fill:#666;font-size:11px}\
 .failed{fill:#c0221f}.grid{stroke:#ddd}.name{text-anchor:end}\
 .device{fill:#c9ccd1}.header{fill:#9aa5b1}.question{fill:#4f9fd8}.room{fill:#e6dcc3}.key{fill:#e0a030}\
-.mount{fill:#8bbf6a}.pool{fill:#5fa58c}.definition{fill:#b9a3d0}.start{fill:#4c9a4c}";
+.mount{fill:#8bbf6a}.pool{fill:#5fa58c}.definition{fill:#b9a3d0}.start{fill:#4c9a4c}.ready{fill:#b5d6a0}";
 
 /// The timeline as a document.
 pub fn svg(timeline: &Timeline) -> String {

@@ -121,12 +121,13 @@ fn sign(phase: Phase) -> char {
         Phase::Pool => 'p',
         Phase::Definition => 'd',
         Phase::Start => '=',
+        Phase::Ready => '~',
     }
 }
 
 fn painted(phase: Phase, text: &str, colour: Colour) -> String {
     let style = match phase {
-        Phase::Device | Phase::Header | Phase::Room | Phase::Definition => Style::Dim,
+        Phase::Device | Phase::Header | Phase::Room | Phase::Definition | Phase::Ready => Style::Dim,
         Phase::Question => Style::Waiting,
         Phase::Key => Style::Warning,
         Phase::Mount | Phase::Pool | Phase::Start => Style::Good,

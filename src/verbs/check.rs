@@ -11,7 +11,7 @@ use super::session::Session;
 use super::surroundings::{Surroundings, writable_by_others};
 use super::{App, Failure, Verdict, answer};
 use crate::cancel::Cancel;
-use crate::config::{Config, Volume};
+use crate::config::{Config, DomainConfig, Ready, Volume};
 use crate::event::Events;
 use crate::facts::{DomainFacts, Facts, LibvirtFacts, Mapping, MountState};
 use crate::graph::Placement;
@@ -347,6 +347,7 @@ fn of_domains(config: &Config, facts: &Facts) -> Vec<Finding> {
     let placement = Placement::new(config, &facts.volumes);
     for domain in &libvirt.domains {
         found.extend(of_domain(domain, &placement));
+        found.extend(of_ready(config.domain(&domain.name), domain));
     }
     found.extend(of_idle_volumes(config, libvirt, &placement));
     found
@@ -378,6 +379,21 @@ fn of_domain(domain: &DomainFacts, placement: &Placement<'_>) -> Vec<Finding> {
         }
     }
     found
+}
+
+/// An agent is waited for, and there is no way to it.
+fn of_ready(table: Option<&DomainConfig>, domain: &DomainFacts) -> Option<Finding> {
+    let waits = table.is_some_and(|table| table.ready == Ready::Agent);
+    (waits && !domain.has_agent).then(|| {
+        Finding::error(
+            format!("[domain.{}]", domain.name),
+            "ready = \"agent\", but the guest's XML has no channel for a guest agent",
+            format!(
+                "virsh edit {}: <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>",
+                domain.name
+            ),
+        )
+    })
 }
 
 /// A private volume that no guest uses may be a slip of the pen in the guest's XML.

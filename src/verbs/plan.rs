@@ -62,7 +62,7 @@ fn to_table(plan: &Plan, verbosity: Verbosity, colour: Colour) -> String {
     for step in plan.steps.iter().filter(is_shown) {
         let style = match step.action {
             Action::Blocked => Style::Bad,
-            Action::Nothing | Action::Leave => Style::Dim,
+            Action::Await | Action::Nothing | Action::Leave => Style::Dim,
             _ => Style::Good,
         };
         let action = colour.paint(style, format!("{:10}", step.action.word()));

@@ -18,7 +18,7 @@ use crate::host::questions::AskPassword;
 use crate::host::units::Systemd;
 use crate::host::volumes::Cryptsetup;
 use crate::host::watch::{self, Watch};
-use crate::host::{Host, Hypervisor, HypervisorError};
+use crate::host::{Host, Hypervisor, HypervisorError, Tcp};
 use crate::text;
 
 /// How long pools that do not answer are waited for where libvirt itself is waited for without limit.
@@ -49,6 +49,7 @@ impl Session {
             volumes: Arc::new(Cryptsetup::default()),
             questions: Arc::new(AskPassword { terminal }),
             mounts: Arc::clone(&systemd) as Arc<_>,
+            network: Arc::new(Tcp),
             hypervisor: app.connect.map(|connect| connect(&loaded.config.host.libvirt_uri)),
         };
         Ok(Self {

@@ -116,7 +116,7 @@ impl Status {
         for domain in facts.libvirt.iter().flat_map(|libvirt| &libvirt.domains) {
             let on: Vec<String> = placement.volumes_of(domain).into_iter().map(str::to_owned).collect();
             if !on.is_empty() || config.domain(&domain.name).is_some() {
-                domains.push(DomainStatus::of(config, facts, domain, on, record));
+                domains.push(DomainStatus::of(config, facts, domain, on, record, under_way.guests));
             }
         }
         if let Some(libvirt) = &facts.libvirt {
@@ -328,7 +328,7 @@ impl DomainStatus {
         self.active || !self.wanted
     }
 
-    fn of(config: &Config, facts: &Facts, domain: &DomainFacts, volumes: Vec<String>, record: &Record) -> Self {
+    fn of(config: &Config, facts: &Facts, domain: &DomainFacts, volumes: Vec<String>, record: &Record, under_way: bool) -> Self {
         let waits_for_its_name = |name: &String| {
             let volume = config.volume(name).zip(facts.volumes.get(name));
             volume.is_some_and(|(volume, found)| !is_wanted(volume, found))
@@ -336,6 +336,7 @@ impl DomainStatus {
         let wanted = config.wants(&domain.name, domain.autostart) && !volumes.iter().any(waits_for_its_name);
         let active = domain.state.is_active();
         let reason = match record.of(&Layer::Domain(domain.name.as_str().into())) {
+            Some(Remembered::Waiting(words)) if active && under_way => Some(words.clone()),
             _ if active || !wanted => None,
             Some(Remembered::Failed(words) | Remembered::Waiting(words)) => Some(words.clone()),
             None => Some("wanted, and not started: `virt-unlock up` starts it".to_owned()),

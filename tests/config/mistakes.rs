@@ -105,18 +105,6 @@ fn later_work_is_not_supported_yet() {
             "1:2: the table `secret` is not supported yet by this version of virt-unlock",
         ),
         (
-            "[domain.a]\nready = 'agent'\n",
-            "2:9: `agent` is not supported yet by this version of virt-unlock",
-        ),
-        (
-            "[domain.a]\nready = { tcp = 'localhost:25' }\n",
-            "2:9: `{ tcp = … }` is not supported yet by this version of virt-unlock",
-        ),
-        (
-            "[domain.a]\nready = { delay = '20s' }\n",
-            "2:9: `{ delay = … }` is not supported yet by this version of virt-unlock",
-        ),
-        (
             "[domain.a]\nstop = 'save'\n",
             "2:8: `save` is not supported yet by this version of virt-unlock",
         ),
@@ -150,11 +138,23 @@ fn wrong_types() {
         ),
         (
             "[domain.a]\nready = 1\n",
-            "2:9: `ready` must be \"running\", but this is an integer",
+            "2:9: `ready` must be \"running\", \"agent\", { tcp = \"HOST:PORT\" } or { delay = \"20s\" }, but this is an integer",
         ),
         (
             "[domain.a]\nready = { http = 1 }\n",
-            "2:9: `ready` must be \"running\", but this is a table",
+            "2:11: unknown key `http` in `ready`; known keys: `tcp`, `delay`",
+        ),
+        (
+            "[domain.a]\nready = { tcp = 'a:1', delay = 1 }\n",
+            "2:9: `ready` must be \"running\", \"agent\", { tcp = \"HOST:PORT\" } or { delay = \"20s\" }",
+        ),
+        (
+            "[domain.a]\nready = { delay = 'soon' }\n",
+            "2:19: `delay` is not a span of time: `soon` is no span of time; write it as `90s`, `3min`, `1h 30min` or `0`",
+        ),
+        (
+            "[domain.a]\nready = { tcp = 22 }\n",
+            "2:17: `tcp` must be a string (in double quotes), but this is an integer",
         ),
         (
             "[domain.a]\nready = 'runing'\n",
@@ -740,4 +740,24 @@ fn all_of_a_file_is_shown_with_its_lines() {
 
     let coloured = problems.render(true);
     assert!(coloured.contains("\u{1b}[1m") && !shown.contains('\u{1b}'));
+}
+
+#[test]
+fn an_address_to_connect_to_has_a_host_and_a_port() {
+    for written in [
+        "host",
+        "host:",
+        ":25",
+        "host:0",
+        "host:65536",
+        "::1:25",
+        "[::1:25",
+        "a b:25",
+        "http://a:80",
+        "a/b:80",
+    ] {
+        let text = format!("[domain.a]\nready = {{ tcp = '{written}' }}\n");
+        let wanted = format!("2:17: `tcp` must be \"HOST:PORT\" (an IPv6 address in brackets), but this is `{written}`");
+        check(&[(&text, &wanted)]);
+    }
 }

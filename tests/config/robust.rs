@@ -153,7 +153,7 @@ fn domain(name: &str) -> DomainFacts {
         state: DomainState::ShutOff,
         autostart: true,
         sources: Vec::new(),
-        restarts_on_poweroff: false,
+        ..DomainFacts::default()
     }
 }
 

@@ -113,7 +113,7 @@ fn guest(name: &str, autostart: bool, sources: &[&str]) -> DomainFacts {
         state: DomainState::ShutOff,
         autostart,
         sources: sources.iter().map(source).collect(),
-        restarts_on_poweroff: false,
+        ..DomainFacts::default()
     }
 }
 

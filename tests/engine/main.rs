@@ -8,6 +8,7 @@ mod kinds;
 mod masters;
 mod opening;
 mod questions;
+mod ready;
 mod starting;
 mod stopping;
 mod ways;

@@ -19,6 +19,8 @@ pub enum Fault {
     Mount(MountError),
     /// It says this instead.
     Libvirt(HypervisorError),
+    /// It says this instead.
+    Network(String),
     /// It never comes back by itself.
     Hang,
     /// It has a defect.
@@ -33,8 +35,11 @@ pub(super) trait Failure: Sized {
 
 macro_rules! failure {
     ($error:ident, $variant:pat => $value:expr) => {
+        failure!($error, $error::Cancelled, $variant => $value);
+    };
+    ($error:ident, $cancelled:expr, $variant:pat => $value:expr) => {
         impl Failure for $error {
-            const CANCELLED: Self = $error::Cancelled;
+            const CANCELLED: Self = $cancelled;
             fn of(fault: Fault) -> Option<Self> {
                 match fault {
                     $variant => $value,
@@ -48,6 +53,7 @@ failure!(OpenError, Fault::Open(error) => Some(error));
 failure!(CloseError, Fault::Close(error) => Some(error));
 failure!(MountError, Fault::Mount(error) => Some(error));
 failure!(HypervisorError, Fault::Libvirt(error) => Some(error));
+failure!(String, String::new(), Fault::Network(words) => Some(words));
 failure!(QuestionError, Fault::Hang => None);
 
 impl FakeHost {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use virt_unlock::cancel::Cancel;
 use virt_unlock::facts::{DomainFacts, DomainState, LibvirtFacts, PoolState, Source};
-use virt_unlock::host::{Hypervisor, HypervisorError, ShutdownMode};
+use virt_unlock::host::{Hypervisor, HypervisorError, Network, ShutdownMode};
 
 use super::FakeHost;
 use super::world::{FakeDomain, Hears, World};
@@ -49,7 +49,8 @@ impl World {
             state: domain.state,
             autostart: domain.autostart,
             sources: paths.map(source).collect(),
-            restarts_on_poweroff: false,
+            has_agent: domain.has_agent,
+            ..DomainFacts::default()
         }
     }
 
@@ -90,6 +91,12 @@ impl World {
             domain.state = DomainState::ShutOff;
         }
         Ok(())
+    }
+}
+
+impl Network for FakeHost {
+    fn connect(&self, host: &str, port: u16, cancel: &Cancel) -> std::result::Result<(), String> {
+        self.call(&format!("connect {host}:{port}"), cancel, |_| Some(Ok(())))
     }
 }
 
@@ -142,6 +149,21 @@ impl Hypervisor for FakeHost {
                 .update(|world| world.held.contains(&call).then(|| world.left_behind.insert(name.to_owned())));
         }
         result
+    }
+
+    fn ping_agent(&self, uuid: &str, cancel: &Cancel) -> Result<()> {
+        let name = name_of(uuid);
+        self.call(&format!("ping {name}"), cancel, |world| {
+            let answer = world.answers();
+            let runs = world.domains.get(name).is_some_and(|domain| domain.state.is_active());
+            Some(answer.and_then(|()| {
+                if runs {
+                    Ok(())
+                } else {
+                    Err(HypervisorError::NoAgent("not running".to_owned()))
+                }
+            }))
+        })
     }
 
     fn resume(&self, uuid: &str, cancel: &Cancel) -> Result<()> {

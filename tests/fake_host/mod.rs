@@ -48,6 +48,7 @@ impl FakeHost {
             volumes: this.clone(),
             questions: this.clone(),
             mounts: this.clone(),
+            network: this.clone(),
             hypervisor: Some(this),
         }
     }
@@ -116,6 +117,7 @@ impl FakeHost {
                 sources: sources.map(Into::into).collect(),
                 late_sources: Vec::new(),
                 needs: volumes.iter().map(|volume| ((*volume).to_owned(), on_files)).collect(),
+                has_agent: true,
                 hears: Hears::Button(1),
                 buttons: 0,
                 survives_destroy: false,

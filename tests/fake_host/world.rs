@@ -109,6 +109,8 @@ pub struct FakeDomain {
     pub late_sources: Vec<PathBuf>,
     /// The truth: the volumes that it needs, and whether each must be mounted at `/srv/VOLUME`.
     pub needs: Vec<(String, bool)>,
+    /// Whether it has a channel for an agent.
+    pub has_agent: bool,
     /// What it takes to make it shut down.
     pub hears: Hears,
     pub(super) buttons: usize,

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use virt_unlock::config::{Config, DeviceSpec, DomainConfig, Mount, Start, Volume};
+use virt_unlock::config::{Config, DeviceSpec, DomainConfig, Mount, Ready, Start, Volume};
 use virt_unlock::facts::{
     DevNum, Device, DomainFacts, DomainState, Facts, LibvirtFacts, Mapping, MountState, PoolState, Source, VolumeFacts,
 };
 use virt_unlock::graph::{self, Graph, Layer};
-use virt_unlock::plan::{self, Names, Plan};
+use virt_unlock::plan::{self, Action, Names, Plan, Step};
 
 /// A configuration and what the machine says, as a generator draws them.
 #[derive(Clone, Debug)]
@@ -163,7 +163,7 @@ pub fn build(volumes: &[VolumeDraw], domains: &[DomainDraw]) -> Case {
             },
             autostart: draw.autostart,
             sources: on.iter().map(source).collect(),
-            restarts_on_poweroff: false,
+            ..DomainFacts::default()
         });
         let mut table = DomainConfig::new(&name);
         table.after = earlier(&draw.after, place)
@@ -171,12 +171,24 @@ pub fn build(volumes: &[VolumeDraw], domains: &[DomainDraw]) -> Case {
             .map(|other| format!("d{other}"))
             .collect();
         table.start = [Start::Autostart, Start::Always, Start::Never, Start::Autostart][usize::from(draw.start)];
+        if draw.autostart {
+            table.ready = Ready::Agent;
+        }
         if draw.start != 3 {
             config.domains.push(table);
         }
     }
     facts.libvirt = Some(libvirt);
     Case { config, facts }
+}
+
+/// The step without regard to whether a domain that runs is waited for: that hangs on what else is to be started.
+pub fn regardless(step: &Step) -> Step {
+    let mut step = step.clone();
+    if step.action == Action::Await {
+        step.action = Action::Nothing;
+    }
+    step
 }
 
 pub fn disk(config: &Config, volume: usize, domain: &str) -> String {

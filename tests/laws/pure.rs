@@ -7,7 +7,7 @@ use virt_unlock::facts::{Mapping, Source};
 use virt_unlock::graph::{self, Layer, Need};
 use virt_unlock::plan::{self, Action, Names};
 
-use crate::generate::{Case, DomainDraw, VolumeDraw, all_up, build, case, closure, disk, graph_of, required, up_of};
+use crate::generate::{Case, DomainDraw, VolumeDraw, all_up, build, case, closure, disk, graph_of, regardless, required, up_of};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
@@ -74,10 +74,24 @@ proptest! {
                 if matches!(case.facts.volumes[&**name].mapping, Mapping::Foreign(_)));
             // What is up already stays up, and passes nothing on.
             let mut blocked = foreign(&step.layer);
-            if !matches!(step.action, Action::Nothing | Action::Leave) {
+            if !step.action.is_up_already() && step.action != Action::Leave {
                 blocked |= required(&case, &step.layer).iter().any(|need| plan.step(need).unwrap().action == Action::Blocked);
             }
             prop_assert_eq!(step.action == Action::Blocked, blocked, "{:?}", step);
+        }
+    }
+
+    #[test]
+    fn a_domain_that_runs_is_waited_for_where_one_that_is_to_be_started_comes_after_it(case in case(60)) {
+        let plan = up_of(&case, &graph_of(&case), &Names::default());
+        let mut awaited = BTreeSet::new();
+        for wait in plan.work().flat_map(|step| &step.waits_for) {
+            awaited.insert(wait.step);
+        }
+        for (place, step) in plan.steps.iter().enumerate() {
+            let can_be_asked = case.config.domain(step.layer.name()).is_some_and(|table| table.ready.can_be_asked());
+            let runs = matches!(step.layer, Layer::Domain(_)) && step.action.is_up_already();
+            prop_assert_eq!(step.action == Action::Await, runs && can_be_asked && awaited.contains(&place), "{:?}", step);
         }
     }
 
@@ -109,9 +123,9 @@ proptest! {
                 }
                 layer if wanted.contains(layer) => {
                     let alone = full.step(layer).unwrap();
-                    prop_assert!(step.action == alone.action || alone.action == Action::Leave, "{:?} but {:?}", step, alone);
+                    prop_assert!(regardless(step).action == regardless(alone).action || alone.action == Action::Leave, "{:?} but {:?}", step, alone);
                 }
-                _ => prop_assert!(matches!(step.action, Action::Leave | Action::Nothing), "{:?}", step),
+                _ => prop_assert!(step.action.is_up_already() || step.action == Action::Leave, "{:?}", step),
             }
         }
         // Downwards: exactly those that require a named one.

@@ -36,6 +36,7 @@ const WHOLE: &str = r"<domain type='kvm' id='3' xmlns:qemu='http://libvirt.org/s
     <disk type='file' device='cdrom'><source file='relative.iso' startupPolicy='optional'/></disk>
     <filesystem type='mount'><source dir='/srv/share'/><target dir='share'/></filesystem>
     <memory model='nvdimm'><source><path>/srv/vm/pmem</path></source></memory>
+    <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
     <serial type='file'><source path='/no/serial'/></serial>
   </devices>
 </domain>";
@@ -58,6 +59,9 @@ fn every_place_of_a_domain_is_found_and_nothing_else() {
     assert_eq!(domain.name, "mailserver");
     assert_eq!(domain.uuid, "6695eb01-f6a4-8304-79aa-97f2502e193f");
     assert!(!domain.restarts_on_poweroff);
+    assert!(domain.has_agent);
+    let other = WHOLE.replace("org.qemu.guest_agent.0", "com.redhat.spice.0");
+    assert!(!DomainXml::parse(&other).unwrap().has_agent);
     let web = Place::Volume {
         pool: "vms".into(),
         volume: "web.qcow2".into(),

@@ -18,6 +18,7 @@ fn domain(source: &str) -> DomainFacts {
             pool: None,
         }],
         restarts_on_poweroff: true,
+        ..DomainFacts::default()
     }
 }
 
@@ -114,4 +115,15 @@ fn what_an_initramfs_cannot_do_is_said() {
     assert!(found.len() == 1 && found[0].contains("its credential is not in"), "{found:?}");
     config.volumes[0].unlock = vec![Unlock::Passphrase];
     assert_eq!(whats(&config, true), [""; 0]);
+}
+
+#[test]
+fn an_agent_that_is_waited_for_needs_a_channel() {
+    let mut table = DomainConfig::new("web");
+    table.ready = Ready::Agent;
+    let mut found = domain("/dev/mapper/mail");
+    assert!(of_ready(Some(&table), &found).is_some_and(|finding| finding.weight == Weight::Error));
+    assert_eq!(of_ready(None, &found), None);
+    found.has_agent = true;
+    assert_eq!(of_ready(Some(&table), &found), None);
 }

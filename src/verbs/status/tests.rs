@@ -39,7 +39,7 @@ fn status(mapping: Mapping, is_there: bool, guest: DomainState, remembered: Opti
                 state: guest,
                 autostart: false,
                 sources: Vec::new(),
-                restarts_on_poweroff: false,
+                ..DomainFacts::default()
             }],
             ..LibvirtFacts::default()
         }),
@@ -155,7 +155,7 @@ fn what_waits_for_its_name_is_not_missed() {
                     state: web,
                     autostart: false,
                     sources: Vec::new(),
-                    restarts_on_poweroff: false,
+                    ..DomainFacts::default()
                 }],
                 ..LibvirtFacts::default()
             }),
@@ -222,4 +222,31 @@ fn the_table_says_what_is_not_mounted_and_how_to_mend_it() {
     let found = VolumeStatus::of(&volume, &facts, &[], &Record::default(), false);
     assert_eq!(found.reason.as_deref(), Some("not mounted: `virt-unlock up` mounts it"));
     assert_eq!(State::of(&[found], &[], false, false), State::Degraded);
+}
+
+#[test]
+fn a_guest_that_runs_and_is_not_ready_says_what_is_waited_for() {
+    let config = Config {
+        domains: vec![DomainConfig::new("web")],
+        ..Config::default()
+    };
+    let facts = Facts {
+        libvirt: Some(LibvirtFacts {
+            domains: vec![DomainFacts {
+                name: "web".into(),
+                state: DomainState::Running,
+                ..DomainFacts::default()
+            }],
+            ..LibvirtFacts::default()
+        }),
+        ..Facts::default()
+    };
+    let words = "runs; waiting until its guest agent answers";
+    let record = Record::from([(Layer::Domain("web".into()), Remembered::Waiting(words.into()))]);
+    let status = |guests| {
+        let under_way = UnderWay { volumes: false, guests };
+        Status::of(&config, &facts, &record, under_way).domains[0].reason.clone()
+    };
+    assert_eq!(status(true).as_deref(), Some(words));
+    assert_eq!(status(false), None, "nobody waits any more");
 }

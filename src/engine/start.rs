@@ -1,0 +1,68 @@
+//! The way up of a domain: its definition, its disks, its start. Until it is ready: [`super::ready`].
+
+use super::up::{Opening, Up, is_ready};
+use crate::cancel::Cancel;
+use crate::event::{Outcome, Phase, Progress};
+use crate::facts::DomainFacts;
+use crate::graph::{Layer, Placement};
+use crate::host::watch;
+use crate::host::{Hypervisor, HypervisorError};
+
+impl Up<'_> {
+    /// Starts a domain as soon as its disks are there, and waits until it is ready.
+    pub(super) fn start(&self, layer: &Layer, hypervisor: &dyn Hypervisor, progress: Progress<'_>, cancel: &Cancel) -> Outcome {
+        let name = layer.name();
+        let Some(uuid) = self.uuids.get(name) else {
+            return Outcome::Failed("libvirt has no such domain".to_owned());
+        };
+        let found = loop {
+            // Read again: its definition may have changed while it waited, and each image of a backing chain can be read only once
+            // the volume that it lies on is mounted.
+            let read = || hypervisor.domain(uuid, cancel);
+            let found = match progress.during(Phase::Definition, || self.patiently(progress, cancel, read)) {
+                Ok(Some(found)) => found,
+                Ok(None) => return Outcome::Failed("libvirt has no such domain any more".to_owned()),
+                Err(HypervisorError::Cancelled) => return Outcome::Cancelled,
+                Err(error) => return Outcome::Failed(error.to_string()),
+            };
+            match self.await_disks(&found, progress, cancel) {
+                Ok(true) => {}
+                Ok(false) => break found,
+                Err(outcome) => return outcome,
+            }
+        };
+        progress.working("starting");
+        let start = || hypervisor.start(uuid, cancel);
+        match progress.during(Phase::Start, || self.patiently(progress, cancel, start)) {
+            Ok(()) => self.await_started(layer, &found, hypervisor, progress, cancel),
+            Err(HypervisorError::Cancelled) => {
+                // The lock is held until it is known what became of it: the way down that waits for it must see this guest.
+                if let Ok(never) = Cancel::new() {
+                    let _ = hypervisor.state(uuid, &never);
+                }
+                Outcome::Cancelled
+            }
+            Err(error) => Outcome::Failed(format!("{error}; `virsh start {name}` tries again")),
+        }
+    }
+
+    /// The last look before a domain starts: every volume that it needs is open, and mounted by device number. Nothing of a
+    /// guest may ever be written into an empty mount point. True: one of them was waited for.
+    fn await_disks(&self, found: &DomainFacts, progress: Progress<'_>, cancel: &Cancel) -> Result<bool, Outcome> {
+        let mut waited = false;
+        let facts = watch::read(self.config, self.host.devices.as_ref());
+        for name in Placement::new(self.config, &facts).volumes_of(found) {
+            let Some(volume) = self.config.volume(name) else { continue };
+            if facts.get(name).is_some_and(|facts| is_ready(volume, facts)) {
+                continue;
+            }
+            progress.waiting(format!("waiting for volume {name}, which its disk lies on"));
+            let limit = matches!(self.opening, Opening::Here(_)).then_some(self.pace.late_volume_limit);
+            match self.await_volume(volume, limit, cancel, |facts| is_ready(volume, facts), "ready") {
+                Outcome::Done(_) => waited = true,
+                outcome => return Err(outcome),
+            }
+        }
+        Ok(waited)
+    }
+}
