@@ -7,7 +7,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
     /// How often that which makes no event is looked at: a domain's state while it shuts down, a volume
-    /// that was busy a moment ago.
+    /// that was busy a moment ago. A guest that gets ready is asked at a quarter of that.
     pub look_again: Duration,
     /// A shutdown request that a booting guest does not hear is lost: how long until it is sent again.
     pub ask_again: Duration,
@@ -17,12 +17,11 @@ pub struct Pace {
     pub busy_limit: Duration,
     /// How long a destroyed domain may take to be gone: libvirt waits 10 s between SIGTERM and SIGKILL, and cleans up after it.
     pub destroy_limit: Duration,
-    /// How long a start is tried while libvirt does not answer: a daemon that restarts is back by then.
+    /// How long a start is tried while libvirt does not answer, or says no for a reason that may pass: a daemon that restarts is back
+    /// by then.
     pub libvirt_limit: Duration,
-    /// The pause between two such tries.
+    /// The pause before the second of these tries. It doubles each time, up to 16 times as much.
     pub libvirt_pause: Duration,
-    /// How often a domain that runs is asked whether it is ready.
-    pub ready_look: Duration,
     /// How long a domain waits for a volume that only its image's backing chain named, once everything else is there.
     pub late_volume_limit: Duration,
     /// A device that is not there this long after its turn came does not hold logins any more: it may be gone for good.
@@ -54,7 +53,6 @@ impl Default for Pace {
             destroy_limit: Duration::from_secs(30),
             libvirt_limit: Duration::from_secs(120),
             libvirt_pause: Duration::from_secs(2),
-            ready_look: Duration::from_secs(1),
             late_volume_limit: Duration::from_secs(300),
             device_grace: Duration::from_secs(30),
             order_patience: Duration::from_secs(2),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::up::Up;
+use super::up::{Up, rounded};
 use crate::cancel::Cancel;
 use crate::config::{DomainConfig, Ready};
 use crate::event::{Kind, Outcome, Phase, Progress};
@@ -101,7 +101,7 @@ impl Up<'_> {
             progress.for_layer(follower).waiting(words);
         }
         let wait = progress.during(Phase::Ready, || match table.ready {
-            Ready::Delay(delay) => self.await_delay(&found.uuid, delay, hypervisor, cancel),
+            Ready::Delay(delay) => await_delay(&found.uuid, delay, hypervisor, cancel),
             _ => self.await_answer(table, found, hypervisor, cancel),
         });
         if let Wait::NotReady(why) = &wait {
@@ -112,16 +112,6 @@ impl Up<'_> {
             progress.warning_of(Kind::GuestNotReady, format!("{why}{follow}"));
         }
         wait
-    }
-
-    fn await_delay(&self, uuid: &str, delay: Duration, hypervisor: &dyn Hypervisor, cancel: &Cancel) -> Wait {
-        if cancel.wait(delay) {
-            Wait::Cancelled
-        } else if has_ended(uuid, hypervisor, cancel) {
-            Wait::Ended
-        } else {
-            Wait::Over
-        }
     }
 
     fn await_answer(&self, table: &DomainConfig, found: &DomainFacts, hypervisor: &dyn Hypervisor, cancel: &Cancel) -> Wait {
@@ -148,18 +138,24 @@ impl Up<'_> {
                 let limit = text::duration(table.ready_timeout);
                 return Wait::NotReady(format!("is not ready after {limit} (ready-timeout): {last}"));
             }
-            if cancel.wait(self.pace.ready_look.min(left)) {
+            if cancel.wait((self.pace.look_again * 4).min(left)) {
                 return Wait::Cancelled;
             }
         }
     }
 }
 
+fn await_delay(uuid: &str, delay: Duration, hypervisor: &dyn Hypervisor, cancel: &Cancel) -> Wait {
+    if cancel.wait(delay) {
+        Wait::Cancelled
+    } else if has_ended(uuid, hypervisor, cancel) {
+        Wait::Ended
+    } else {
+        Wait::Over
+    }
+}
+
 /// Whether it is known to be off: a libvirt that does not answer now says nothing of its domains.
 fn has_ended(uuid: &str, hypervisor: &dyn Hypervisor, cancel: &Cancel) -> bool {
     matches!(hypervisor.state(uuid, cancel), Ok(state) if !state.is_some_and(DomainState::is_active))
-}
-
-fn rounded(duration: Duration) -> Duration {
-    Duration::from_secs_f64(duration.as_secs_f64().round())
 }

@@ -32,7 +32,10 @@ impl Up<'_> {
             }
         };
         progress.working("starting");
-        let start = || hypervisor.start(uuid, cancel);
+        let start = || {
+            start_networks(uuid, hypervisor, progress, cancel)?;
+            hypervisor.start(uuid, cancel)
+        };
         match progress.during(Phase::Start, || self.patiently(progress, cancel, start)) {
             Ok(()) => self.await_started(layer, &found, hypervisor, progress, cancel),
             Err(HypervisorError::Cancelled) => {
@@ -65,4 +68,25 @@ impl Up<'_> {
         }
         Ok(waited)
     }
+}
+
+/// Starts the networks that the domain is on. Where one does not start, the domain's own start says what that means.
+fn start_networks(
+    uuid: &str,
+    hypervisor: &dyn Hypervisor,
+    progress: Progress<'_>,
+    cancel: &Cancel,
+) -> Result<(), HypervisorError> {
+    match hypervisor.start_networks(uuid, cancel) {
+        Ok(started) => {
+            for name in started {
+                progress.note(format!("libvirt's network {name}, which it is on, was not active: started"));
+            }
+        }
+        Err(error @ (HypervisorError::Cancelled | HypervisorError::Unavailable(_))) => return Err(error),
+        Err(error) => progress.warning(format!(
+            "a network that it is on is not active and cannot be started: {error}"
+        )),
+    }
+    Ok(())
 }

@@ -17,6 +17,9 @@ use crate::plan::{Action, Plan, Step};
 use crate::text;
 use crate::unlock::Unlocker;
 
+/// How many times the first pause between two tries the longest is.
+const GROWTH: u32 = 16;
+
 /// Who opens the volumes.
 pub enum Opening {
     /// This run does: it asks, opens and mounts.
@@ -156,7 +159,8 @@ impl<'a> Up<'a> {
         }
     }
 
-    /// Repeats a call while libvirt does not answer, within [`Pace::libvirt_limit`].
+    /// Repeats a call while libvirt does not answer, or says no for a reason that may pass, within [`Pace::libvirt_limit`] and with
+    /// pauses that grow.
     pub(super) fn patiently<T>(
         &self,
         progress: Progress<'_>,
@@ -165,17 +169,28 @@ impl<'a> Up<'a> {
     ) -> Result<T, HypervisorError> {
         let limit = self.pace.libvirt_limit;
         let since = Instant::now();
+        let mut pause = self.pace.libvirt_pause;
         loop {
-            match call() {
-                Err(error @ HypervisorError::Unavailable(_)) if since.elapsed() < limit => {
-                    let left = text::duration(Duration::from_secs(limit.saturating_sub(since.elapsed()).as_secs()));
-                    progress.waiting_for_libvirt(format!("{error}; trying again for {left}"));
-                    if cancel.wait(self.pace.libvirt_pause) {
-                        return Err(HypervisorError::Cancelled);
-                    }
-                }
+            let error = match call() {
+                Err(error @ (HypervisorError::Unavailable(_) | HypervisorError::Passing(_))) if since.elapsed() < limit => error,
                 result => return result,
+            };
+            let left = limit.saturating_sub(since.elapsed());
+            let again = pause.min(left);
+            let words = format!(
+                "{error}; trying again in {}, and for {} at most",
+                text::duration(again),
+                text::duration(rounded(left))
+            );
+            if matches!(error, HypervisorError::Unavailable(_)) {
+                progress.waiting_for_libvirt(words);
+            } else {
+                progress.waiting(words);
             }
+            if cancel.wait(again) {
+                return Err(HypervisorError::Cancelled);
+            }
+            pause = (pause * 2).min(self.pace.libvirt_pause * GROWTH);
         }
     }
 }
@@ -221,6 +236,11 @@ impl Hands for Up<'_> {
             _ => None,
         }
     }
+}
+
+/// In whole seconds, for people.
+pub(super) fn rounded(duration: Duration) -> Duration {
+    Duration::from_secs_f64(duration.as_secs_f64().round())
 }
 
 fn followers(plan: &Plan) -> BTreeMap<Layer, Vec<Layer>> {

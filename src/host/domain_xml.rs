@@ -21,6 +21,8 @@ pub struct DomainXml {
     /// Every place of the host that its disks, filesystems and firmware files are at; images of a chain that the XML spells
     /// out have an entry each.
     pub disks: Vec<DiskSource>,
+    /// The networks of libvirt's that its interfaces are on, each once.
+    pub networks: Vec<String>,
     /// Whether the domain starts again when its guest powers off (`<on_poweroff>`): it would never stop.
     pub restarts_on_poweroff: bool,
     /// Whether it has a channel for a guest agent (`<channel>` to the target `org.qemu.guest_agent.0`).
@@ -98,7 +100,7 @@ impl DomainXml {
 
     fn from_root(root: Node<'_, '_>) -> Result<Self, XmlError> {
         expect(root, "domain")?;
-        let (mut disks, mut has_agent) = (Vec::new(), false);
+        let (mut disks, mut networks, mut has_agent) = (Vec::new(), Vec::new(), false);
         if let Some(os) = child(root, "os") {
             firmware(os, &mut disks);
         }
@@ -109,6 +111,10 @@ impl DomainXml {
                     for mirror in children(device, "mirror") {
                         images(mirror, &mut disks);
                     }
+                }
+                "interface" if device.attribute("type") == Some("network") => {
+                    let name = child(device, "source").and_then(|source| source.attribute("network"));
+                    networks.extend(name.map(ToOwned::to_owned).filter(|name| !networks.contains(name)));
                 }
                 "channel" => has_agent |= child(device, "target").is_some_and(|target| target.attribute("name") == Some(AGENT)),
                 "filesystem" => disks.extend(child(device, "source").and_then(place).map(plain)),
@@ -122,6 +128,7 @@ impl DomainXml {
             name: text(root, "name"),
             uuid: text(root, "uuid").to_ascii_lowercase(),
             disks,
+            networks,
             restarts_on_poweroff: matches!(on_poweroff.as_str(), "restart" | "rename-restart"),
             has_agent,
         })

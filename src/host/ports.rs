@@ -345,6 +345,10 @@ pub trait Hypervisor: Send + Sync {
     /// libvirt goes on with, is waited for first.
     fn state(&self, uuid: &str, cancel: &Cancel) -> Result<Option<DomainState>, HypervisorError>;
 
+    /// Starts the networks of libvirt's that a domain's definition names, that are set to autostart and are not active; gives their
+    /// names.
+    fn start_networks(&self, uuid: &str, cancel: &Cancel) -> Result<Vec<String>, HypervisorError>;
+
     /// Starts a domain. `Ok` too if it runs already.
     fn start(&self, uuid: &str, cancel: &Cancel) -> Result<(), HypervisorError>;
 
@@ -395,6 +399,9 @@ pub enum HypervisorError {
     /// Cancelled.
     #[error("cancelled")]
     Cancelled,
+    /// It said no, for a reason that may pass: memory is short, a network is not there yet, somebody else has what it needs.
+    #[error("{0}")]
+    Passing(String),
     /// It said no; its words.
     #[error("{0}")]
     Refused(String),

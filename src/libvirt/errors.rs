@@ -25,6 +25,12 @@ pub fn knows_no_flags(error: &Error) -> bool {
         && error.message().contains("unsupported flags")
 }
 
+/// Whether there is no network driver at all, as with storage below: then there is no network of libvirt's.
+pub fn has_no_network(error: &Error) -> bool {
+    let message = error.message();
+    error.code().is(ErrorNumber::NoSupport) || (message.contains("virtnetworkd-sock") && message.contains("No such file"))
+}
+
 /// Whether there is no storage driver at all: neither in the daemon nor, with modular daemons, beside it. Then there are no pools.
 pub fn has_no_storage(error: &Error) -> bool {
     let message = error.message();
@@ -69,6 +75,9 @@ fn by_code(code: Option<ErrorNumber>, from: Option<ErrorDomain>, message: &str) 
             | ErrorNumber::AccessDenied
             | ErrorNumber::OperationDenied,
         ) => HypervisorError::Denied(words),
+        Some(ErrorNumber::NoMemory | ErrorNumber::ResourceBusy) => HypervisorError::Passing(words),
+        Some(ErrorNumber::XmlError | ErrorNumber::XmlDetail | ErrorNumber::ConfigUnsupported) => HypervisorError::Refused(words),
+        _ if may_pass(message) => HypervisorError::Passing(words),
         Some(ErrorNumber::NoDomain | ErrorNumber::NoStoragePool) => HypervisorError::NotFound(words),
         Some(
             ErrorNumber::AgentUnresponsive
@@ -79,6 +88,25 @@ fn by_code(code: Option<ErrorNumber>, from: Option<ErrorDomain>, message: &str) 
         Some(ErrorNumber::ArgumentUnsupported) if message.contains("agent") => HypervisorError::NoAgent(words),
         _ => HypervisorError::Refused(words),
     }
+}
+
+/// Whether words of libvirt's, of QEMU's or of the kernel's, name a reason that may be gone a moment later.
+fn may_pass(message: &str) -> bool {
+    // No code tells these apart: most come as internal errors or as those of a system call.
+    let passing = [
+        "Cannot allocate memory",
+        "cannot set up guest memory",
+        "Resource temporarily unavailable",
+        "Device or resource busy",
+        "Address already in use",
+        "Failed to get \"write\" lock",
+        "Failed to get shared \"write\" lock",
+    ];
+    let has = |words: &str| message.contains(words);
+    passing.into_iter().any(has)
+        || (has("network '") && has("is not active"))
+        // A bridge that the host's network makes later: "Cannot get interface MTU on 'br0': No such device".
+        || (has("interface") && has("No such device"))
 }
 
 /// QEMU's own words may have many lines.
@@ -151,6 +179,48 @@ mod tests {
         ];
         for (code, from, message, kind) in cases {
             assert_eq!(sorted(code, from, message), kind(message.to_owned()), "{code:?} {from:?}");
+        }
+    }
+
+    #[test]
+    fn a_reason_that_may_pass_is_told_from_one_that_does_not() {
+        use ErrorNumber::{
+            ConfigUnsupported, InternalError, NoMemory, NoNetwork, OperationInvalid, ResourceBusy, SystemError, XmlError,
+        };
+        let passing = [
+            (NoMemory, "out of memory"),
+            (ResourceBusy, "resource busy: Lockspace resource '/srv/x' is locked"),
+            (
+                OperationInvalid,
+                "Requested operation is not valid: network 'default' is not active",
+            ),
+            (SystemError, "Cannot get interface MTU on 'br0': No such device"),
+            (
+                InternalError,
+                "process exited while connecting to monitor: qemu-system-x86_64: cannot set up guest memory 'pc.ram': Cannot allocate memory",
+            ),
+            (
+                InternalError,
+                "process exited while connecting to monitor: -device …: Failed to get \"write\" lock\nIs another process using the image?",
+            ),
+        ];
+        for (code, message) in passing {
+            let found = sorted(code, ErrorDomain::Qemu, message);
+            assert!(matches!(found, HypervisorError::Passing(_)), "{message}: {found:?}");
+        }
+        let lasting = [
+            (XmlError, "XML error: No PCI buses available, Device or resource busy"),
+            (ConfigUnsupported, "unsupported configuration: no such machine"),
+            (
+                SystemError,
+                "Cannot access storage file '/srv/vm/web.qcow2': No such file or directory",
+            ),
+            (NoNetwork, "Network not found: no network with matching name 'lan'"),
+            (OperationInvalid, "domain is not active"),
+        ];
+        for (code, message) in lasting {
+            let found = sorted(code, ErrorDomain::Qemu, message);
+            assert!(matches!(found, HypervisorError::Refused(_)), "{message}: {found:?}");
         }
     }
 

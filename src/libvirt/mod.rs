@@ -8,6 +8,7 @@ mod calls;
 mod errors;
 mod facts;
 mod lanes;
+mod networks;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use virt::storage_pool::StoragePool;
 use virt::sys;
 use virt_unlock::cancel::Cancel;
 use virt_unlock::facts::{DomainFacts, DomainState, LibvirtFacts};
+use virt_unlock::host::domain_xml::DomainXml;
 use virt_unlock::host::{Hypervisor, HypervisorError, ShutdownMode};
 
 use calls::{Call, Failure, Link};
@@ -87,6 +89,27 @@ impl Hypervisor for Libvirt {
         self.0.call(call, cancel, move |connection, _| {
             let state = find(connection, &uuid).and_then(|domain| facts::state(&domain));
             Ok(unless(ErrorNumber::NoDomain, state)?)
+        })
+    }
+
+    fn start_networks(&self, uuid: &str, cancel: &Cancel) -> Result<Vec<String>, HypervisorError> {
+        let uuid = uuid.to_owned();
+        let call = Call::start("starting the domain's networks", REQUEST_LIMIT);
+        self.0.call(call, cancel, move |connection, wanted| {
+            let text = find(connection, &uuid)?.xml_desc(sys::VIR_DOMAIN_XML_INACTIVE)?;
+            let names = DomainXml::parse(&text)
+                .map(|definition| definition.networks)
+                .unwrap_or_default();
+            let mut started = Vec::new();
+            for name in names {
+                if !wanted() {
+                    return Err(HypervisorError::Cancelled.into());
+                }
+                if networks::start(connection, &name)? {
+                    started.push(name);
+                }
+            }
+            Ok(started)
         })
     }
 

@@ -32,11 +32,13 @@ fn node() -> Node {
         )
     };
     let volume = "<disk type='volume'><source pool='vms' volume='web.qcow2'/><target dev='vda'/></disk>";
-    let block = "<disk type='block'><source dev='/dev/mapper/off'/><target dev='vda'/></disk>";
+    let block = "<interface type='network'><source network='lan'/></interface>\
+        <interface type='network'><source network='unknown'/></interface><disk type='block'><source dev='/dev/mapper/off'/><target dev='vda'/></disk>";
     let nodes = [
         "<node>",
         &domain("web", WEB, 1, "", volume),
         &domain("off", OFF, 5, "<on_poweroff>restart</on_poweroff>", block),
+        "<network><name>lan</name><uuid>dfe224cb-28fb-8dd0-c4b2-64eb3f0f4567</uuid><bridge name='virbr7'/></network>",
         "<pool type='dir'><name>vms</name><uuid>dfe224cb-28fb-8dd0-c4b2-64eb3f0f4566</uuid>\
         <target><path>/srv/vm</path></target></pool></node>",
     ];
@@ -179,6 +181,29 @@ fn a_lost_connection_is_made_again() {
     assert_eq!(node.state(WEB), Some(DomainState::Running));
     node.libvirt.0.disconnect();
     assert_eq!(node.state(WEB), Some(DomainState::Running));
+}
+
+#[test]
+fn a_network_that_is_off_is_started_where_it_should_be_on() {
+    let node = node();
+    let off = |autostart: bool| {
+        let work = move |connection: &Connect, _: &dyn Fn() -> bool| {
+            let network = connection.lookup_network_by_name("lan")?;
+            if network.is_active()? {
+                network.destroy()?;
+            }
+            Ok(network.set_autostart(autostart)?)
+        };
+        node.libvirt
+            .0
+            .call(Call::other("preparing", START_LIMIT), &node.cancel, work)
+            .unwrap();
+        node.libvirt.start_networks(OFF, &node.cancel).unwrap()
+    };
+    assert_eq!(off(false), [""; 0]);
+    assert_eq!(off(true), ["lan"]);
+    assert_eq!(node.libvirt.start_networks(OFF, &node.cancel).unwrap(), [""; 0]);
+    assert_eq!(node.libvirt.start_networks(WEB, &node.cancel).unwrap(), [""; 0]);
 }
 
 #[test]

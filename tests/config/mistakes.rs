@@ -137,30 +137,6 @@ fn wrong_types() {
             "2:9: `start` must be true, false or \"autostart\", but this is `autostrat`",
         ),
         (
-            "[domain.a]\nready = 1\n",
-            "2:9: `ready` must be \"running\", \"agent\", { tcp = \"HOST:PORT\" } or { delay = \"20s\" }, but this is an integer",
-        ),
-        (
-            "[domain.a]\nready = { http = 1 }\n",
-            "2:11: unknown key `http` in `ready`; known keys: `tcp`, `delay`",
-        ),
-        (
-            "[domain.a]\nready = { tcp = 'a:1', delay = 1 }\n",
-            "2:9: `ready` must be \"running\", \"agent\", { tcp = \"HOST:PORT\" } or { delay = \"20s\" }",
-        ),
-        (
-            "[domain.a]\nready = { delay = 'soon' }\n",
-            "2:19: `delay` is not a span of time: `soon` is no span of time; write it as `90s`, `3min`, `1h 30min` or `0`",
-        ),
-        (
-            "[domain.a]\nready = { tcp = 22 }\n",
-            "2:17: `tcp` must be a string (in double quotes), but this is an integer",
-        ),
-        (
-            "[domain.a]\nready = 'runing'\n",
-            "2:9: `ready` cannot be `runing`; did you mean `running`?",
-        ),
-        (
             "[domain.a]\nstop = 'off'\n",
             "2:8: `stop` cannot be `off`; known words: `shutdown`",
         ),
@@ -760,4 +736,34 @@ fn an_address_to_connect_to_has_a_host_and_a_port() {
         let wanted = format!("2:17: `tcp` must be \"HOST:PORT\" (an IPv6 address in brackets), but this is `{written}`");
         check(&[(&text, &wanted)]);
     }
+}
+
+#[test]
+fn when_a_guest_is_ready_is_said_in_one_of_four_ways() {
+    check(&[
+        (
+            "[domain.a]\nready = 1\n",
+            "2:9: `ready` must be \"running\", \"agent\", { tcp = \"HOST:PORT\" } or { delay = \"20s\" }, but this is an integer",
+        ),
+        (
+            "[domain.a]\nready = { http = 1 }\n",
+            "2:11: unknown key `http` in `ready`; known keys: `tcp`, `delay`",
+        ),
+        (
+            "[domain.a]\nready = { tcp = 'a:1', delay = 1 }\n",
+            "2:9: `ready` must be \"running\", \"agent\", { tcp = \"HOST:PORT\" } or { delay = \"20s\" }",
+        ),
+        (
+            "[domain.a]\nready = { delay = 'soon' }\n",
+            "2:19: `delay` is not a span of time: `soon` is no span of time; write it as `90s`, `3min`, `1h 30min` or `0`",
+        ),
+        (
+            "[domain.a]\nready = { tcp = 22 }\n",
+            "2:17: `tcp` must be a string (in double quotes), but this is an integer",
+        ),
+        (
+            "[domain.a]\nready = 'runing'\n",
+            "2:9: `ready` cannot be `runing`; did you mean `running`?",
+        ),
+    ]);
 }

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use virt_unlock::config::Start;
-use virt_unlock::event::Outcome;
+use virt_unlock::event::{Event, Happened, Outcome};
 use virt_unlock::facts::{DomainState, PoolState};
 use virt_unlock::graph::Layer;
 use virt_unlock::host::HypervisorError;
 
 use crate::fake_host::run::{Run, config, edit, failure, mount, table};
-use crate::fake_host::{FakeHost, Fault};
+use crate::fake_host::{FakeHost, Fault, World};
 
 fn refused() -> Fault {
     Fault::Libvirt(HypervisorError::Refused("internal error: no hugepages".to_owned()))
@@ -106,6 +106,75 @@ fn a_daemon_that_stays_away_is_given_up() {
         assert!(failure(report.domain("mailserver")).starts_with("libvirt does not answer"));
         assert!(report.volume("mail").is_good());
     });
+}
+
+#[test]
+fn a_start_that_may_work_later_is_tried_again_and_each_try_is_said() {
+    let (host, config) = (FakeHost::new(), config(&["mail"]));
+    host.volume("mail", "m").domain("mailserver", &["mail"], false);
+    let short = || Fault::Libvirt(HypervisorError::Passing("Cannot allocate memory".to_owned()));
+    host.fault("start mailserver", short()).fault("start mailserver", short());
+    let report = Run::new(&host, &config)
+        .pace(|pace| pace.libvirt_pause = Duration::from_millis(2))
+        .up();
+    report.assert_good();
+    assert_eq!(host.count("start mailserver"), 3);
+    let is_try =
+        |event: &&Event| matches!(&event.happened, Happened::Waiting(words) if words.starts_with("Cannot allocate memory"));
+    let tries: Vec<String> = report
+        .events
+        .iter()
+        .filter(is_try)
+        .map(|event| format!("{:?}", event.happened))
+        .collect();
+    assert_eq!(tries.len(), 2, "{tries:?}");
+    assert!(tries[0].contains("trying again in 2ms"), "{tries:?}");
+    assert!(tries[1].contains("trying again in 4ms"), "{tries:?}");
+}
+
+#[test]
+fn a_start_that_never_works_is_given_up_and_one_that_cannot_is_not_tried_again() {
+    let (host, config) = (FakeHost::new(), config(&["mail"]));
+    host.volume("mail", "m").domain("mailserver", &["mail"], false);
+    for _ in 0..3 {
+        host.fault(
+            "start mailserver",
+            Fault::Libvirt(HypervisorError::Passing("busy".to_owned())),
+        );
+    }
+    let report = Run::new(&host, &config).pace(|pace| pace.libvirt_limit = Duration::ZERO).up();
+    assert_eq!(
+        failure(report.domain("mailserver")),
+        "busy; `virsh start mailserver` tries again"
+    );
+    assert_eq!(host.count("start mailserver"), 1);
+    host.set(World::clear_faults).fault("start mailserver", refused());
+    failure(Run::new(&host, &config).up().domain("mailserver"));
+    assert_eq!(host.count("start mailserver"), 2);
+}
+
+#[test]
+fn a_network_that_is_not_active_is_started_first() {
+    let (host, config) = (FakeHost::new(), config(&["mail"]));
+    host.volume("mail", "m").domain("mailserver", &["mail"], false);
+    host.set(|world| world.domains.get_mut("mailserver").unwrap().networks = vec!["default".to_owned()]);
+    let report = Run::new(&host, &config).up();
+    report.assert_good();
+    assert!(report.says("libvirt's network default, which it is on, was not active: started"));
+    assert!(host.when_done("networks mailserver") < host.when_begun("start mailserver"));
+}
+
+#[test]
+fn a_network_that_does_not_start_is_said_and_the_guest_is_tried() {
+    let (host, config) = (FakeHost::new(), config(&["mail"]));
+    host.volume("mail", "m").domain("mailserver", &["mail"], false);
+    host.fault("networks mailserver", refused());
+    let report = Run::new(&host, &config).up();
+    report.assert_good();
+    assert_eq!(
+        report.warnings(),
+        ["a network that it is on is not active and cannot be started: internal error: no hugepages"]
+    );
 }
 
 #[test]

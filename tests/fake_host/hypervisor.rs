@@ -140,6 +140,17 @@ impl Hypervisor for FakeHost {
         })
     }
 
+    fn start_networks(&self, uuid: &str, cancel: &Cancel) -> Result<Vec<String>> {
+        let name = name_of(uuid);
+        self.call(&format!("networks {name}"), cancel, |world| {
+            let answer = world.answers();
+            Some(answer.map(|()| {
+                let domain = world.domains.get_mut(name);
+                domain.map_or_else(Vec::new, |domain| std::mem::take(&mut domain.networks))
+            }))
+        })
+    }
+
     fn start(&self, uuid: &str, cancel: &Cancel) -> Result<()> {
         let name = name_of(uuid);
         let call = format!("start {name}");

@@ -63,7 +63,6 @@ pub fn quick() -> Pace {
         destroy_limit: 10 * tick,
         libvirt_limit: PATIENCE,
         libvirt_pause: tick,
-        ready_look: tick,
         late_volume_limit: 10 * tick,
         device_grace: 5 * tick,
         order_patience: PATIENCE,

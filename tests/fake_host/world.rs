@@ -109,6 +109,8 @@ pub struct FakeDomain {
     pub late_sources: Vec<PathBuf>,
     /// The truth: the volumes that it needs, and whether each must be mounted at `/srv/VOLUME`.
     pub needs: Vec<(String, bool)>,
+    /// Networks that it is on, set to autostart and not active.
+    pub networks: Vec<String>,
     /// Whether it has a channel for an agent.
     pub has_agent: bool,
     /// What it takes to make it shut down.
@@ -171,6 +173,11 @@ impl Default for World {
 }
 
 impl World {
+    /// Nothing goes wrong from here on.
+    pub fn clear_faults(&mut self) {
+        self.faults.clear();
+    }
+
     /// How many times a call has begun.
     pub fn begun(&self, call: &str) -> usize {
         self.log

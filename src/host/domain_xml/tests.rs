@@ -36,6 +36,10 @@ const WHOLE: &str = r"<domain type='kvm' id='3' xmlns:qemu='http://libvirt.org/s
     <disk type='file' device='cdrom'><source file='relative.iso' startupPolicy='optional'/></disk>
     <filesystem type='mount'><source dir='/srv/share'/><target dir='share'/></filesystem>
     <memory model='nvdimm'><source><path>/srv/vm/pmem</path></source></memory>
+    <interface type='network'><source network='default'/></interface>
+    <interface type='network'><source network='lan' portgroup='x'/></interface>
+    <interface type='network'><source network='default'/></interface>
+    <interface type='bridge'><source bridge='br0' network='no'/></interface>
     <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
     <serial type='file'><source path='/no/serial'/></serial>
   </devices>
@@ -59,6 +63,7 @@ fn every_place_of_a_domain_is_found_and_nothing_else() {
     assert_eq!(domain.name, "mailserver");
     assert_eq!(domain.uuid, "6695eb01-f6a4-8304-79aa-97f2502e193f");
     assert!(!domain.restarts_on_poweroff);
+    assert_eq!(domain.networks, ["default", "lan"]);
     assert!(domain.has_agent);
     let other = WHOLE.replace("org.qemu.guest_agent.0", "com.redhat.spice.0");
     assert!(!DomainXml::parse(&other).unwrap().has_agent);
