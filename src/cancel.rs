@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// A flag that any thread can raise once and that any `poll(2)` can wait for: a file descriptor that turns readable.
 /// Clones share the flag.
@@ -95,6 +96,15 @@ fn event() -> std::io::Result<EventFd> {
         0,
         EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
     )?)
+}
+
+/// Lets this process have as many descriptors as it may: each wait takes some, and a host with hundreds of volumes has thousands of
+/// waits at a time. systemd gives a service 1024 and lets it have more (`DefaultLimitNOFILE=`, systemd-system.conf(5)).
+pub fn allow_many_waits() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Where it is refused, those that fit wait, and the others end as cancelled ones do.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
 }
 
 /// Waits until one of `fds` is readable (or at its end, or broken) or `limit` is over (`None`: for ever), and tells which are.

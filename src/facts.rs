@@ -1,7 +1,7 @@
 //! What the machine says right now: devices, mappings, mounts, domains, pools. Read afresh each time, never kept in a file.
 //! Plain data; [`crate::host`] fills it, [`crate::plan`] judges it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -188,6 +188,12 @@ impl DomainState {
 }
 
 impl Facts {
+    /// libvirt's domains by their names, for who looks up many.
+    pub fn domains_by_name(&self) -> HashMap<&str, &DomainFacts> {
+        let domains = self.libvirt.iter().flat_map(|libvirt| &libvirt.domains);
+        domains.map(|domain| (domain.name.as_str(), domain)).collect()
+    }
+
     /// The UUID of each domain, by its name.
     pub fn domain_uuids(&self) -> BTreeMap<String, String> {
         let domains = self.libvirt.iter().flat_map(|libvirt| &libvirt.domains);

@@ -3,7 +3,7 @@
 use toml::de::{DeTable, DeValue};
 
 use super::names;
-use super::problem::{Place, header, quoted};
+use super::problem::{header, quoted};
 use super::types::{DomainConfig, OnStopTimeout, Ready, Start};
 use super::value::{Entry, Located, Reader, Value};
 
@@ -22,8 +22,6 @@ pub(super) const KEYS: [&str; 8] = [
 #[derive(Debug)]
 pub(super) struct DomainTable {
     pub(super) domain: DomainConfig,
-    /// Where its name stands.
-    pub(super) name: Place,
     /// Its `after`, entry by entry.
     pub(super) after: Vec<Located<String>>,
     /// Its `volumes`, entry by entry.
@@ -38,7 +36,6 @@ pub(super) fn read(reader: &mut Reader<'_>, entry: &Entry<'_>, table: &DeTable<'
     let title = header("domain", entry.key);
     let mut read = DomainTable {
         domain: DomainConfig::new(entry.key),
-        name: entry.key_place.clone(),
         after: Vec::new(),
         volumes: Vec::new(),
     };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use toml::de::DeTable;
 
-use super::problem::{Place, header};
+use super::problem::header;
 use super::types::{Master, Unlock};
 use super::value::{Entry, Located, Reader};
 use super::{names, unlock};
@@ -15,8 +15,6 @@ pub(super) const KEYS: [&str; 3] = ["header", "unlock", "tries"];
 #[derive(Debug)]
 pub(super) struct MasterTable {
     pub(super) master: Master,
-    /// Where its name stands.
-    pub(super) name: Place,
     /// Files that must be there before it can be opened: what each is ("header"), and where it lies.
     pub(super) files: Vec<(&'static str, Located<PathBuf>)>,
 }
@@ -30,7 +28,6 @@ pub(super) fn read(reader: &mut Reader<'_>, entry: &Entry<'_>, table: &DeTable<'
     let mut read = MasterTable {
         // The placeholder never leaves this module: without a header there is a complaint, and then no configuration.
         master: Master::new(entry.key, PathBuf::new()),
-        name: entry.key_place.clone(),
         files: Vec::new(),
     };
     let entries = reader.entries(table);

@@ -1,9 +1,10 @@
 //! What must come before what, and orders that go in a circle.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::problem::{Complaints, Place, quoted};
-use super::relations::outer_mounts;
+use super::relations::Mounts;
 use super::tables::Tables;
 use super::value::Located;
 use super::volume::VolumeTable;
@@ -12,8 +13,11 @@ use super::volume::VolumeTable;
 pub(super) struct Order<'a> {
     names: Vec<&'a str>,
     edges: Vec<Vec<Edge<'a>>>,
-    /// What each reaches by `after` alone, itself only in a circle.
-    reached: Vec<HashSet<usize>>,
+    /// Those that name each in their `after`.
+    named_by: Vec<Vec<usize>>,
+    /// What comes after each by `after` alone, directly or not, itself only in a circle; only of those that were asked for: of all of
+    /// a long chain it would be the square of its length.
+    followers: RefCell<HashMap<usize, HashSet<usize>>>,
 }
 
 struct Edge<'a> {
@@ -23,11 +27,11 @@ struct Edge<'a> {
 }
 
 impl<'a> Order<'a> {
-    pub(super) fn of_volumes(volumes: &'a [VolumeTable]) -> Self {
+    pub(super) fn of_volumes(volumes: &'a [VolumeTable], mounts: &Mounts<'a>) -> Self {
         let mut order = Self::of(volumes.iter().map(|read| (read.volume.name.as_str(), read.after.as_slice())));
         for (this, read) in volumes.iter().enumerate() {
             if let (Some(mount), Some(place)) = (&read.volume.mount, &read.mount) {
-                let outer = outer_mounts(volumes, &mount.at).into_iter().map(|(to, ..)| Edge {
+                let outer = mounts.outside_of(&mount.at).into_iter().map(|(to, ..)| Edge {
                     to,
                     place,
                     is_after: false,
@@ -61,21 +65,41 @@ impl<'a> Order<'a> {
             .iter()
             .map(|(_, after)| after.iter().filter_map(edge).collect())
             .collect();
-        let reached = (0..edges.len()).map(|start| reached_from(&edges, start)).collect();
+        let mut named_by: Vec<Vec<usize>> = vec![Vec::new(); edges.len()];
+        for (from, edges) in edges.iter().enumerate() {
+            for edge in edges {
+                named_by[edge.to].push(from);
+            }
+        }
         Self {
             names: named.iter().map(|(name, _)| *name).collect(),
             edges,
-            reached,
+            named_by,
+            followers: RefCell::default(),
         }
     }
 
+    /// Whether `from` comes after `to`, directly or not, by `after` alone.
     pub(super) fn reaches(&self, from: usize, to: usize) -> bool {
-        self.reached[from].contains(&to)
+        let is_direct = self.edges[from].iter().any(|edge| edge.is_after && edge.to == to);
+        is_direct || {
+            let mut followers = self.followers.borrow_mut();
+            followers.entry(to).or_insert_with(|| self.followers_of(to)).contains(&from)
+        }
+    }
+
+    fn followers_of(&self, start: usize) -> HashSet<usize> {
+        let (mut found, mut waiting) = (HashSet::new(), vec![start]);
+        while let Some(place) = waiting.pop() {
+            waiting.extend(self.named_by[place].iter().copied().filter(|from| found.insert(*from)));
+        }
+        found
     }
 
     /// Complains of circles, each member of one in one complaint alone.
     pub(super) fn check_circles(&self, kind: &str, complaints: &mut Complaints) {
-        let mut reported = vec![false; self.names.len()];
+        // Who is in no circle is not looked at again.
+        let mut reported = self.outside_of_circles();
         for start in 0..self.names.len() {
             let Some(circle) = self.circle(start, &reported) else {
                 continue;
@@ -85,6 +109,27 @@ impl<'a> Order<'a> {
             }
             self.complain(kind, &circle, complaints);
         }
+    }
+
+    /// Those that wait for nobody in the end, whoever they wait for on the way: they are in no circle.
+    fn outside_of_circles(&self) -> Vec<bool> {
+        let mut waits: Vec<usize> = self.edges.iter().map(Vec::len).collect();
+        let mut waited_by: Vec<Vec<usize>> = vec![Vec::new(); self.edges.len()];
+        for (from, edges) in self.edges.iter().enumerate() {
+            for edge in edges {
+                waited_by[edge.to].push(from);
+            }
+        }
+        let mut free: Vec<usize> = (0..waits.len()).filter(|place| waits[*place] == 0).collect();
+        let mut outside = vec![false; waits.len()];
+        while let Some(place) = free.pop() {
+            outside[place] = true;
+            for from in &waited_by[place] {
+                waits[*from] -= 1;
+                free.extend((waits[*from] == 0).then_some(*from));
+            }
+        }
+        outside
     }
 
     fn complain(&self, kind: &str, circle: &[(usize, &Edge<'a>)], complaints: &mut Complaints) {
@@ -130,14 +175,4 @@ impl<'a> Order<'a> {
         }
         None
     }
-}
-
-fn reached_from(edges: &[Vec<Edge<'_>>], start: usize) -> HashSet<usize> {
-    let mut reached = HashSet::new();
-    let mut waiting = vec![start];
-    while let Some(from) = waiting.pop() {
-        let new = edges[from].iter().map(|edge| edge.to).filter(|to| reached.insert(*to));
-        waiting.extend(new);
-    }
-    reached
 }

@@ -23,18 +23,21 @@ pub(super) fn check(tables: &Tables, complaints: &mut Complaints) {
     check_pools(&tables.volumes, complaints);
     check_noauto(&tables.volumes, complaints);
 
-    let volumes = Order::of_volumes(&tables.volumes);
+    let (mounts, masters) = (Mounts::of(&tables.volumes), by_name(&tables.masters));
+    let volumes = Order::of_volumes(&tables.volumes, &mounts);
     volumes.check_circles("volume", complaints);
     if !tables.is_incomplete() {
-        check_below(tables, &volumes, complaints);
+        check_below(tables, &mounts, &masters, &volumes, complaints);
     }
     Order::of_domains(tables).check_circles("domain", complaints);
-    check_initramfs(tables, complaints);
+    check_initramfs(tables, &mounts, &masters, complaints);
 }
 
 /// In the initramfs nothing is mounted, and no other volume is open but those that are opened there too.
-fn check_initramfs(tables: &Tables, complaints: &mut Complaints) {
+fn check_initramfs(tables: &Tables, mounts: &Mounts<'_>, masters: &Masters<'_>, complaints: &mut Complaints) {
     let volumes = &tables.volumes;
+    let later = volumes.iter().filter(|read| !read.volume.initramfs);
+    let later: HashSet<&str> = later.map(|read| read.volume.name.as_str()).collect();
     for read in volumes {
         let Some(place) = &read.initramfs else { continue };
         if read.volume.noauto {
@@ -43,8 +46,7 @@ fn check_initramfs(tables: &Tables, complaints: &mut Complaints) {
         }
         let also = vec![(place.clone(), "this one is opened in the initramfs".to_owned())];
         for named in &read.after {
-            let later = |other: &&VolumeTable| other.volume.name == named.value && !other.volume.initramfs;
-            if volumes.iter().any(|other| later(&other)) {
+            if later.contains(named.value.as_str()) {
                 let message = format!(
                     "volume {} is opened later than the initramfs: give it `initramfs = true` too, or take it out of this one",
                     quoted(&named.value)
@@ -52,8 +54,8 @@ fn check_initramfs(tables: &Tables, complaints: &mut Complaints) {
                 complaints.at_with(&named.place, message, also.clone());
             }
         }
-        for file in needed(tables, read) {
-            if let Some((_, outer, _)) = outer_mounts(volumes, &file.path).first() {
+        for file in needed(masters, read) {
+            if let Some((_, outer, _)) = mounts.outside_of(&file.path).first() {
                 let (this, what) = (file.this(), file.what);
                 let message = format!(
                     "{this} lies on volume {}, which is not mounted in the initramfs: move the {what}, or take out `initramfs`",
@@ -87,9 +89,10 @@ fn check_names(tables: &Tables, complaints: &mut Complaints) {
         read.volumes.iter().for_each(|named| check(named, &title));
     }
     let masters = || tables.masters.iter().map(|read| read.master.name.as_str());
+    let known: HashSet<&str> = masters().collect();
     for read in &tables.volumes {
         for named in &read.masters {
-            if !masters().any(|name| name == named.value) && !tables.may_have(&named.value) {
+            if !known.contains(named.value.as_str()) && !tables.may_have(&named.value) {
                 let (shown, title) = (quoted(&named.value), header("volume", &read.volume.name));
                 let hint = near::hint(&named.value, masters(), "masters");
                 complaints.at(&named.place, format!("unknown master {shown} in `unlock` of {title}; {hint}"));
@@ -180,9 +183,10 @@ fn check_pools(volumes: &[VolumeTable], complaints: &mut Complaints) {
 
 /// What waits for a volume that nobody opens by itself would never be opened at boot.
 fn check_noauto(volumes: &[VolumeTable], complaints: &mut Complaints) {
+    let by_name: HashMap<&str, &VolumeTable> = volumes.iter().map(|read| (read.volume.name.as_str(), read)).collect();
     for read in volumes.iter().filter(|read| !read.volume.noauto && !read.noauto_unread) {
         for after in &read.after {
-            let Some(other) = volumes.iter().find(|other| other.volume.name == after.value) else {
+            let Some(other) = by_name.get(after.value.as_str()) else {
                 continue;
             };
             if other.volume.noauto {
@@ -217,7 +221,7 @@ impl Needed<'_> {
 }
 
 /// The files that a volume needs before it can be opened: its own, and those of its masters.
-fn needed<'a>(tables: &'a Tables, read: &'a VolumeTable) -> Vec<Needed<'a>> {
+fn needed<'a>(masters: &Masters<'a>, read: &'a VolumeTable) -> Vec<Needed<'a>> {
     let own = read.files.iter().map(|(what, file)| Needed {
         what,
         master: None,
@@ -225,7 +229,7 @@ fn needed<'a>(tables: &'a Tables, read: &'a VolumeTable) -> Vec<Needed<'a>> {
         place: &file.place,
     });
     let of_master = |named: &'a Located<String>| {
-        let table = tables.masters.iter().find(|table| table.master.name == named.value);
+        let table = masters.get(named.value.as_str());
         let files = table.map_or(&[][..], |table| &table.files);
         files.iter().map(|(what, file)| Needed {
             what,
@@ -238,25 +242,26 @@ fn needed<'a>(tables: &'a Tables, read: &'a VolumeTable) -> Vec<Needed<'a>> {
 }
 
 /// A mount below another's needs that other to be open first, and so does a key file or a header that lies there.
-fn check_below(tables: &Tables, order: &Order<'_>, complaints: &mut Complaints) {
+fn check_below(tables: &Tables, mounts: &Mounts<'_>, masters: &Masters<'_>, order: &Order<'_>, complaints: &mut Complaints) {
     let volumes = &tables.volumes;
     let must_be_after = |this: usize, file: &Needed<'_>, complaints: &mut Complaints| {
         let (what, is_mount) = (file.what, file.what == MOUNT_POINT);
-        for (other, outer, at) in outer_mounts(volumes, &file.path) {
+        for (other, outer, at) in mounts.outside_of(&file.path) {
             let name = quoted(&outer.volume.name);
-            let message = match (other == this, order.reaches(this, other), order.reaches(other, this)) {
-                (true, ..) if is_mount => continue,
-                (true, ..) if file.master.is_some() => {
+            // The other way round it is a circle, and complained of as one.
+            if (other == this && is_mount) || (other != this && order.reaches(this, other)) {
+                continue;
+            }
+            let message = match (other == this, order.reaches(other, this)) {
+                (true, _) if file.master.is_some() => {
                     format!("{} lies on volume {name}, which it opens: move the {what}", file.this())
                 }
-                (true, ..) => format!("the {what} of volume {name} lies on that volume itself: it could never be opened"),
-                // The other way round it is a circle, and complained of as one.
-                (false, true, _) => continue,
-                (false, _, true) if is_mount => continue,
-                (false, _, true) => format!(
+                (true, _) => format!("the {what} of volume {name} lies on that volume itself: it could never be opened"),
+                (false, true) if is_mount => continue,
+                (false, true) => format!(
                     "the {what} lies on volume {name}, which is opened after this one: take the `after` out there, or move the {what}"
                 ),
-                (false, false, false) => {
+                (false, false) => {
                     let written = format!("after = [\"{}\"]", short(&outer.volume.name));
                     format!(
                         "{} lies on the mount of volume {name}: {} needs `{written}`",
@@ -279,19 +284,41 @@ fn check_below(tables: &Tables, order: &Order<'_>, complaints: &mut Complaints) 
             };
             must_be_after(this, &mount, complaints);
         }
-        for file in needed(tables, read) {
+        for file in needed(masters, read) {
             must_be_after(this, &file, complaints);
         }
     }
 }
 
-/// The volumes on whose mounts `path` lies; a mount point at the very same place is another matter.
-pub(super) fn outer_mounts<'a>(volumes: &'a [VolumeTable], path: &Path) -> Vec<(usize, &'a VolumeTable, &'a Place)> {
-    let found = volumes.iter().enumerate().filter_map(|(other, outer)| {
-        let (mount, place) = (outer.volume.mount.as_ref()?, outer.mount.as_ref()?);
-        (path != mount.at && path.starts_with(&mount.at)).then_some((other, outer, place))
-    });
-    found.collect()
+/// The masters' tables by their names.
+type Masters<'a> = HashMap<&'a str, &'a MasterTable>;
+
+fn by_name(masters: &[MasterTable]) -> Masters<'_> {
+    // The first of a name counts.
+    masters.iter().rev().map(|read| (read.master.name.as_str(), read)).collect()
+}
+
+/// The mount points, by which it is found at once what lies on a mount.
+pub(super) struct Mounts<'a>(HashMap<&'a Path, Vec<(usize, &'a VolumeTable, &'a Place)>>);
+
+impl<'a> Mounts<'a> {
+    fn of(volumes: &'a [VolumeTable]) -> Self {
+        let mut found: HashMap<&Path, Vec<_>> = HashMap::new();
+        for (this, read) in volumes.iter().enumerate() {
+            if let (Some(mount), Some(place)) = (&read.volume.mount, &read.mount) {
+                found.entry(&mount.at).or_default().push((this, read, place));
+            }
+        }
+        Self(found)
+    }
+
+    /// The volumes on whose mounts `path` lies, in the order of the files; a mount point at the very same place is another matter.
+    pub(super) fn outside_of(&self, path: &Path) -> Vec<(usize, &'a VolumeTable, &'a Place)> {
+        let above = path.ancestors().skip(1).filter_map(|above| self.0.get(above));
+        let mut found: Vec<_> = above.flatten().copied().collect();
+        found.sort_unstable_by_key(|(this, ..)| *this);
+        found
+    }
 }
 
 fn mounts(volumes: &[VolumeTable]) -> impl Iterator<Item = (&VolumeTable, &Place, &Path)> {

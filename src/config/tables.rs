@@ -1,5 +1,6 @@
 //! Every table of every file, read by itself. What stands in several files goes into one list; a table may stand once in all.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use toml::de::{DeTable, DeValue};
@@ -31,6 +32,8 @@ pub(super) struct Tables {
     pub(super) volumes: Vec<VolumeTable>,
     pub(super) masters: Vec<MasterTable>,
     pub(super) domains: Vec<DomainTable>,
+    /// Where each table with a name stands first, by its kind and its name.
+    first: HashMap<(String, String), Place>,
     /// Whether there are files that could not be read at all.
     unread: bool,
     /// Parts of files that could not be read.
@@ -66,6 +69,7 @@ pub(super) fn read(files: &[(PathBuf, String)], unread: bool, complaints: &mut C
         volumes: Vec::new(),
         masters: Vec::new(),
         domains: Vec::new(),
+        first: HashMap::new(),
         unread,
         broken: Vec::new(),
     };
@@ -143,37 +147,27 @@ impl Tables {
         let at = entry.key_place.span.start;
         // What is not in the second of two tables may be in the first one.
         let is_whole = |is_first: bool| is_first && !parsed.blanked.iter().any(|blanked| blanked.contains(&at));
-        let first = match kind {
+        let known = (kind.to_owned(), entry.key.to_owned());
+        let first = self.first.get(&known).cloned();
+        match kind {
             "volume" => {
-                let first = self.volumes.iter().find(|known| known.volume.name == entry.key);
-                let first = first.map(|known| known.name.clone());
                 let read = volume::read(reader, entry, inner, is_whole(first.is_none()));
-                if first.is_none() {
-                    self.volumes.push(read);
-                }
-                first
+                self.volumes.extend(first.is_none().then_some(read));
             }
             "master" => {
-                let first = self.masters.iter().find(|known| known.master.name == entry.key);
-                let first = first.map(|known| known.name.clone());
                 let read = master::read(reader, entry, inner, is_whole(first.is_none()));
-                if first.is_none() {
-                    self.masters.push(read);
-                }
-                first
+                self.masters.extend(first.is_none().then_some(read));
             }
             _ => {
-                let first = self.domains.iter().find(|known| known.domain.name == entry.key);
-                let first = first.map(|known| known.name.clone());
                 let read = domain::read(reader, entry, inner);
-                if first.is_none() {
-                    self.domains.push(read);
-                }
-                first
+                self.domains.extend(first.is_none().then_some(read));
             }
-        };
-        if let Some(first) = first {
-            twice(reader, &entry.key_place, &title, &first);
+        }
+        match first {
+            Some(first) => twice(reader, &entry.key_place, &title, &first),
+            None => {
+                self.first.insert(known, entry.key_place.clone());
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What the configuration says, after it was read and checked: every name known, every duration a number, every default filled in.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,6 +29,14 @@ impl Config {
         self.masters.iter().find(|master| master.name == name)
     }
 
+    /// Its tables by their names, for who looks up many.
+    pub fn by_name(&self) -> ByName<'_> {
+        ByName {
+            volumes: self.volumes.iter().map(|volume| (volume.name.as_str(), volume)).collect(),
+            domains: self.domains.iter().map(|domain| (domain.name.as_str(), domain)).collect(),
+        }
+    }
+
     /// The same for those to whom it is all one who opens a volume, and when: none is `noauto`.
     #[must_use]
     pub fn without_noauto(&self) -> Self {
@@ -48,6 +57,25 @@ impl Config {
     /// The table of the domain of this name. A domain needs none.
     pub fn domain(&self, name: &str) -> Option<&DomainConfig> {
         self.domains.iter().find(|domain| domain.name == name)
+    }
+}
+
+/// A configuration's tables by their names: each is found at once, however many there are.
+#[derive(Clone, Debug)]
+pub struct ByName<'a> {
+    volumes: HashMap<&'a str, &'a Volume>,
+    domains: HashMap<&'a str, &'a DomainConfig>,
+}
+
+impl<'a> ByName<'a> {
+    /// As [`Config::volume`].
+    pub fn volume(&self, name: &str) -> Option<&'a Volume> {
+        self.volumes.get(name).copied()
+    }
+
+    /// As [`Config::domain`].
+    pub fn domain(&self, name: &str) -> Option<&'a DomainConfig> {
+        self.domains.get(name).copied()
     }
 }
 

@@ -35,8 +35,6 @@ const MOUNT_KEYS: [&str; 3] = ["where", "type", "options"];
 #[derive(Debug)]
 pub(super) struct VolumeTable {
     pub(super) volume: Volume,
-    /// Where its name stands.
-    pub(super) name: Place,
     /// Where `device` stands; `None`: nowhere, or it could not be read.
     pub(super) device: Option<Place>,
     /// Its `after`, entry by entry.
@@ -64,7 +62,6 @@ pub(super) fn read(reader: &mut Reader<'_>, entry: &Entry<'_>, table: &DeTable<'
     let mut read = VolumeTable {
         // The placeholder never leaves this module: without a device there is a complaint, and then no configuration.
         volume: Volume::new(entry.key, DeviceSpec::Path(PathBuf::new())),
-        name: entry.key_place.clone(),
         device: None,
         after: Vec::new(),
         noauto_unread: false,

@@ -1,9 +1,11 @@
 //! The way up of a domain: its definition, its disks, its start. Until it is ready: [`super::ready`].
 
+use std::collections::BTreeMap;
+
 use super::up::{Opening, Up, is_ready};
 use crate::cancel::Cancel;
 use crate::event::{Outcome, Phase, Progress};
-use crate::facts::DomainFacts;
+use crate::facts::{DomainFacts, VolumeFacts};
 use crate::graph::{Layer, Placement};
 use crate::host::watch;
 use crate::host::{Hypervisor, HypervisorError};
@@ -15,6 +17,7 @@ impl Up<'_> {
         let Some(uuid) = self.uuids.get(name) else {
             return Outcome::Failed("libvirt has no such domain".to_owned());
         };
+        let mut before = watch::read(self.config, self.host.devices.as_ref());
         let found = loop {
             // Read again: its definition may have changed while it waited, and each image of a backing chain can be read only once
             // the volume that it lies on is mounted.
@@ -25,9 +28,9 @@ impl Up<'_> {
                 Err(HypervisorError::Cancelled) => return Outcome::Cancelled,
                 Err(error) => return Outcome::Failed(error.to_string()),
             };
-            match self.await_disks(&found, progress, cancel) {
-                Ok(true) => {}
-                Ok(false) => break found,
+            match self.await_disks(&found, &before, progress, cancel) {
+                Ok(Some(now)) => before = now,
+                Ok(None) => break found,
                 Err(outcome) => return outcome,
             }
         };
@@ -50,13 +53,22 @@ impl Up<'_> {
     }
 
     /// The last look before a domain starts: every volume that it needs is open, and mounted by device number. Nothing of a
-    /// guest may ever be written into an empty mount point. True: one of them was waited for.
-    fn await_disks(&self, found: &DomainFacts, progress: Progress<'_>, cancel: &Cancel) -> Result<bool, Outcome> {
-        let mut waited = false;
+    /// guest may ever be written into an empty mount point. Where one of them was not ready `before` its definition was read, that
+    /// may have more to say now: then the facts as they are now.
+    fn await_disks(
+        &self,
+        found: &DomainFacts,
+        before: &BTreeMap<String, VolumeFacts>,
+        progress: Progress<'_>,
+        cancel: &Cancel,
+    ) -> Result<Option<BTreeMap<String, VolumeFacts>>, Outcome> {
         let facts = watch::read(self.config, self.host.devices.as_ref());
+        let (mut is_new, mut waited) = (false, false);
         for name in Placement::new(self.config, &facts).volumes_of(found) {
             let Some(volume) = self.config.volume(name) else { continue };
-            if facts.get(name).is_some_and(|facts| is_ready(volume, facts)) {
+            let ready_by = |facts: &BTreeMap<String, VolumeFacts>| facts.get(name).is_some_and(|facts| is_ready(volume, facts));
+            if ready_by(&facts) {
+                is_new |= !ready_by(before);
                 continue;
             }
             progress.waiting(format!("waiting for volume {name}, which its disk lies on"));
@@ -66,7 +78,10 @@ impl Up<'_> {
                 outcome => return Err(outcome),
             }
         }
-        Ok(waited)
+        if waited {
+            return Ok(Some(watch::read(self.config, self.host.devices.as_ref())));
+        }
+        Ok(is_new.then_some(facts))
     }
 }
 

@@ -1,12 +1,13 @@
 //! From the configuration and libvirt's domains to the graph.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::order::{self, Cycle};
 use super::placement::Placement;
 use super::{Graph, Layer, Need, Node};
-use crate::config::{Config, Volume};
+use crate::config::{ByName, Config, Volume};
 use crate::facts::{Facts, LibvirtFacts};
 
 /// The graph of everything that is ours to bring up and down: all configured volumes with their mounts and, where libvirt was
@@ -22,12 +23,14 @@ pub fn of(config: &Config, facts: &Facts) -> Result<Graph, Cycle> {
             builder.add(Layer::Mount(volume.name.as_str().into()));
         }
     }
+    let tables = config.by_name();
+    let mounts = mounts(config);
     for volume in &config.volumes {
-        builder.connect_volume(config, volume);
+        builder.connect_volume(&tables, &mounts, volume);
     }
     if let Some(libvirt) = &facts.libvirt {
         builder.add_pools(config);
-        builder.add_domains(config, facts, libvirt);
+        builder.add_domains(config, &tables, facts, libvirt);
     }
     order::sort(&builder.nodes)
 }
@@ -55,19 +58,18 @@ impl Builder {
         }
     }
 
-    fn connect_volume(&mut self, config: &Config, volume: &Volume) {
+    fn connect_volume(&mut self, tables: &ByName<'_>, mounts: &HashMap<&Path, Vec<&str>>, volume: &Volume) {
         let this = Layer::Volume(volume.name.as_str().into());
-        for after in volume.after.iter().filter_map(|name| config.volume(name)) {
+        for after in volume.after.iter().filter_map(|name| tables.volume(name)) {
             // A key file or a header may lie on it, so it must be mounted too.
             self.need(&this, &top_of(after), Need::Requires);
         }
         let Some(mount) = &volume.mount else { return };
         let mounted = Layer::Mount(volume.name.as_str().into());
         self.need(&mounted, &this, Need::Requires);
-        let above =
-            |other: &&Volume| other.name != volume.name && other.mount.as_ref().is_some_and(|m| mount.at.starts_with(&m.at));
-        for outer in config.volumes.iter().filter(above) {
-            self.need(&mounted, &Layer::Mount(outer.name.as_str().into()), Need::Requires);
+        let outer = mount.at.ancestors().filter_map(|above| mounts.get(above)).flatten();
+        for name in outer.filter(|name| **name != volume.name) {
+            self.need(&mounted, &Layer::Mount((*name).into()), Need::Requires);
         }
     }
 
@@ -81,7 +83,7 @@ impl Builder {
         }
     }
 
-    fn add_domains(&mut self, config: &Config, facts: &Facts, libvirt: &LibvirtFacts) {
+    fn add_domains(&mut self, config: &Config, tables: &ByName<'_>, facts: &Facts, libvirt: &LibvirtFacts) {
         let placement = Placement::new(config, &facts.volumes);
         let placed: BTreeMap<&str, Vec<&str>> = libvirt
             .domains
@@ -103,17 +105,28 @@ impl Builder {
         }
         for (name, volumes) in &placed {
             let this = Layer::Domain((*name).into());
-            for volume in volumes.iter().filter_map(|name| config.volume(name)) {
+            for volume in volumes.iter().filter_map(|name| tables.volume(name)) {
                 self.need(&this, &top_of(volume), Need::Requires);
                 for pool in &volume.pools {
                     self.need(&this, &Layer::Pool(pool.as_str().into()), Need::Order);
                 }
             }
-            for after in config.domain(name).into_iter().flat_map(|table| &table.after) {
+            for after in tables.domain(name).into_iter().flat_map(|table| &table.after) {
                 self.need(&this, &Layer::Domain(after.as_str().into()), Need::Order);
             }
         }
     }
+}
+
+/// The volumes that are mounted at each mount point.
+fn mounts(config: &Config) -> HashMap<&Path, Vec<&str>> {
+    let mut mounts: HashMap<&Path, Vec<&str>> = HashMap::new();
+    for volume in &config.volumes {
+        if let Some(mount) = &volume.mount {
+            mounts.entry(&mount.at).or_default().push(&volume.name);
+        }
+    }
+    mounts
 }
 
 /// What must be up before anything on the volume can be used.

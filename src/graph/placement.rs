@@ -1,15 +1,17 @@
 //! Which volumes a domain lies on, from the places that its XML and its images name. One device has many spellings: they all
 //! count as that device.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use crate::config::{Config, Volume};
+use crate::config::{ByName, Config, Volume};
 use crate::facts::{DevNum, DomainFacts, Mapping, Source, VolumeFacts};
 
 /// Finds the configured volume that a place lies on.
 pub struct Placement<'a> {
-    config: &'a Config,
+    tables: ByName<'a>,
+    /// Where each volume stands in the configuration.
+    places: HashMap<&'a str, usize>,
     open: BTreeMap<DevNum, &'a str>,
     mounts: BTreeMap<PathBuf, &'a str>,
     pools: BTreeMap<&'a str, &'a str>,
@@ -24,7 +26,8 @@ impl<'a> Placement<'a> {
         };
         let of_volumes = || config.volumes.iter().map(|volume| (volume, volume.name.as_str()));
         Self {
-            config,
+            tables: config.by_name(),
+            places: of_volumes().enumerate().map(|(place, (_, name))| (name, place)).collect(),
             open: of_volumes()
                 .filter_map(|(volume, name)| Some((number(volume)?, name)))
                 .collect(),
@@ -40,16 +43,12 @@ impl<'a> Placement<'a> {
     /// The volumes that a domain needs, in the order of the configuration. Its own table's `volumes`, where it has them, are
     /// the whole answer.
     pub fn volumes_of(&self, domain: &DomainFacts) -> Vec<&'a str> {
-        if let Some(named) = self.config.domain(&domain.name).and_then(|table| table.volumes.as_ref()) {
+        if let Some(named) = self.tables.domain(&domain.name).and_then(|table| table.volumes.as_ref()) {
             return named.iter().map(String::as_str).collect();
         }
-        let found: BTreeSet<&str> = domain.sources.iter().flat_map(|source| self.volumes_at(source)).collect();
-        self.config
-            .volumes
-            .iter()
-            .map(|volume| volume.name.as_str())
-            .filter(|name| found.contains(name))
-            .collect()
+        let names = domain.sources.iter().flat_map(|source| self.volumes_at(source));
+        let found: BTreeSet<(Option<usize>, &str)> = names.map(|name| (self.places.get(name).copied(), name)).collect();
+        found.into_iter().map(|(_, name)| name).collect()
     }
 
     /// The volumes that one place lies on. A link on one volume may lead to another: both are needed.
@@ -73,7 +72,7 @@ impl<'a> Placement<'a> {
                 None => link.strip_prefix("dm-uuid-CRYPT-LUKS")?.splitn(3, '-').nth(2)?,
             }
         };
-        self.config.volume(spelled).map(|volume| volume.name.as_str())
+        self.tables.volume(spelled).map(|volume| volume.name.as_str())
     }
 
     fn by_mount(&self, path: &Path) -> Option<&'a str> {

@@ -1,7 +1,9 @@
 //! The way down: the same graph, walked backwards.
 
+use std::collections::HashMap;
+
 use super::{Action, Direction, Names, Plan, Step, UnknownName, Wait};
-use crate::facts::{Facts, Mapping, MountState, PoolState};
+use crate::facts::{DomainFacts, Facts, Mapping, MountState, PoolState};
 use crate::graph::{Graph, Layer, Need};
 
 /// What `down` has to do.
@@ -16,6 +18,7 @@ pub fn down(facts: &Facts, graph: &Graph, names: &Names) -> Result<Plan, Unknown
 /// The way down of those that are marked; `None`: of everything.
 pub(super) fn of_chosen(facts: &Facts, graph: &Graph, chosen: Option<&[bool]>) -> Plan {
     let nodes = graph.nodes();
+    let domains = facts.domains_by_name();
     let last = nodes.len().saturating_sub(1);
     let mut steps: Vec<Step> = nodes
         .iter()
@@ -23,7 +26,7 @@ pub(super) fn of_chosen(facts: &Facts, graph: &Graph, chosen: Option<&[bool]>) -
         .rev()
         .map(|(place, node)| {
             let asked = chosen.is_none_or(|chosen| chosen[place]);
-            let (mut action, mut reason) = judge(facts, &node.layer);
+            let (mut action, mut reason) = judge(facts, &domains, &node.layer);
             if action.is_work() && !asked {
                 (action, reason) = (Action::Leave, format!("{reason}; not asked for"));
             }
@@ -57,10 +60,10 @@ pub(super) fn of_chosen(facts: &Facts, graph: &Graph, chosen: Option<&[bool]>) -
 
 /// Whether there is anything to be taken down of a layer.
 pub fn is_up(facts: &Facts, layer: &Layer) -> bool {
-    judge(facts, layer).0.is_work()
+    judge(facts, &facts.domains_by_name(), layer).0.is_work()
 }
 
-pub(super) fn judge(facts: &Facts, layer: &Layer) -> (Action, String) {
+pub(super) fn judge(facts: &Facts, domains: &HashMap<&str, &DomainFacts>, layer: &Layer) -> (Action, String) {
     match layer {
         Layer::Volume(name) => match facts.volumes.get(&**name).map(|found| &found.mapping) {
             Some(Mapping::Open(_)) => (Action::Close, "open".to_owned()),
@@ -76,17 +79,10 @@ pub(super) fn judge(facts: &Facts, layer: &Layer) -> (Action, String) {
             Some(PoolState::Active | PoolState::Stale) => (Action::StopPool, "active".to_owned()),
             _ => (Action::Nothing, "not active".to_owned()),
         },
-        Layer::Domain(name) => {
-            let found = facts
-                .libvirt
-                .iter()
-                .flat_map(|libvirt| &libvirt.domains)
-                .find(|domain| *domain.name == **name);
-            match found {
-                Some(domain) if domain.state.is_active() => (Action::Stop, format!("is {}", domain.state.word())),
-                Some(domain) => (Action::Nothing, format!("is {} already", domain.state.word())),
-                None => (Action::Nothing, "libvirt has no such domain".to_owned()),
-            }
-        }
+        Layer::Domain(name) => match domains.get(&**name) {
+            Some(domain) if domain.state.is_active() => (Action::Stop, format!("is {}", domain.state.word())),
+            Some(domain) => (Action::Nothing, format!("is {} already", domain.state.word())),
+            None => (Action::Nothing, "libvirt has no such domain".to_owned()),
+        },
     }
 }

@@ -137,7 +137,7 @@ impl Plan {
     /// The same plan of a way up without the work on some layers, and without that on what cannot be up without them.
     #[must_use]
     pub fn without(mut self, left: impl Fn(&Layer) -> bool, why: &str) -> Self {
-        let mut gone = vec![false; self.steps.len()];
+        let (mut gone, mut roots) = (vec![false; self.steps.len()], vec![0; self.steps.len()]);
         for place in 0..self.steps.len() {
             let step = &self.steps[place];
             if !step.action.is_work() {
@@ -145,8 +145,14 @@ impl Plan {
             }
             let lost = step.waits_for.iter().find(|wait| wait.must_succeed && gone[wait.step]);
             let reason = match lost {
-                _ if left(&step.layer) => format!("{}; {why}", step.reason),
-                Some(wait) => needs(&self.steps[wait.step]),
+                _ if left(&step.layer) => {
+                    roots[place] = place;
+                    format!("{}; {why}", step.reason)
+                }
+                Some(wait) => {
+                    roots[place] = roots[wait.step];
+                    needs(&self.steps[roots[place]])
+                }
                 None => continue,
             };
             gone[place] = true;
@@ -175,7 +181,7 @@ impl Plan {
     }
 }
 
-/// Why something is not done that needs what this step leaves alone.
+/// Why something is not done that needs, directly or not, what this step leaves alone for a reason of its own.
 fn needs(step: &Step) -> String {
     format!("needs {}: {}", step.layer, step.reason)
 }
@@ -222,16 +228,12 @@ impl Names {
             return Ok(None);
         }
         let nodes = graph.nodes();
-        if let Some(name) = self
-            .0
+        let known: BTreeSet<&str> = nodes
             .iter()
-            .find(|name| !nodes.iter().any(|node| self.mean(&node.layer) && node.layer.name() == *name))
-        {
-            let known: BTreeSet<&str> = nodes
-                .iter()
-                .filter(|node| !matches!(node.layer, Layer::Pool(_)))
-                .map(|node| node.layer.name())
-                .collect();
+            .filter(|node| !matches!(node.layer, Layer::Pool(_)))
+            .map(|node| node.layer.name())
+            .collect();
+        if let Some(name) = self.0.iter().find(|name| !known.contains(name.as_str())) {
             let known = known.into_iter().collect::<Vec<_>>().join(", ");
             return Err(UnknownName {
                 name: name.clone(),

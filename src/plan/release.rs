@@ -1,6 +1,6 @@
 //! The way down of a part: a name with all that was brought up for it alone.
 
-use super::down::{down, is_up, of_chosen};
+use super::down::{down, judge, of_chosen};
 use super::{Names, Plan, UnknownName};
 use crate::config::Config;
 use crate::facts::Facts;
@@ -22,9 +22,10 @@ pub fn stop(
         return down(facts, graph, names);
     };
     let (depend, needed) = (graph.with_dependents(&places), graph.with_required(&places));
+    let tables = config.by_name();
     let is_own = |layer: &Layer| {
         let of_volume = matches!(layer, Layer::Volume(_) | Layer::Mount(_));
-        of_volume && config.volume(layer.name()).is_some_and(|volume| volume.noauto) && !is_kept(layer.name())
+        of_volume && tables.volume(layer.name()).is_some_and(|volume| volume.noauto) && !is_kept(layer.name())
     };
     let goes = |layer: &Layer| {
         graph
@@ -37,7 +38,7 @@ pub fn stop(
 /// The way down of the layers for which `is_chosen` holds and of no others, without those that something else that is up needs. A
 /// pool goes with the filesystem that it lies on.
 pub fn release(facts: &Facts, graph: &Graph, is_chosen: impl Fn(&Layer) -> bool) -> Plan {
-    let nodes = graph.nodes();
+    let (nodes, domains) = (graph.nodes(), facts.domains_by_name());
     let (mut goes, mut needed) = (vec![false; nodes.len()], vec![false; nodes.len()]);
     // What needs a layer stands after it, so from the end every use of a layer is known when it is its turn.
     for (place, node) in nodes.iter().enumerate().rev() {
@@ -45,7 +46,7 @@ pub fn release(facts: &Facts, graph: &Graph, is_chosen: impl Fn(&Layer) -> bool)
             continue;
         }
         goes[place] = is_chosen(&node.layer) && !needed[place];
-        if !goes[place] && is_up(facts, &node.layer) {
+        if !goes[place] && judge(facts, &domains, &node.layer).0.is_work() {
             for (need, _) in node.needs.iter().filter(|(_, kind)| *kind == Need::Requires) {
                 needed[*need] = true;
             }

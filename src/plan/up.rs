@@ -1,7 +1,9 @@
 //! The way up.
 
+use std::collections::HashMap;
+
 use super::{Action, Direction, Names, Plan, Step, UnknownName, Wait, needs};
-use crate::config::{Config, DomainConfig, Start, Unlock};
+use crate::config::{ByName, Config, DomainConfig, Start, Unlock};
 use crate::facts::{DomainFacts, Facts, Mapping, MountState, PoolState};
 use crate::graph::{Graph, Layer, Need};
 
@@ -16,13 +18,21 @@ pub fn up(config: &Config, facts: &Facts, graph: &Graph, names: &Names) -> Resul
     let chosen = names
         .places(graph)?
         .map(|places| with_pools(graph, graph.with_required(&places)));
+    let known = Known {
+        tables: config.by_name(),
+        domains: facts.domains_by_name(),
+        facts,
+        names,
+    };
     let mut steps: Vec<Step> = Vec::with_capacity(graph.nodes().len());
+    // The one that each is left alone for: a long chain tells its root, and not every link in every link.
+    let mut roots: Vec<usize> = Vec::with_capacity(graph.nodes().len());
     for (place, node) in graph.nodes().iter().enumerate() {
         let asked = match &chosen {
             Some(chosen) => chosen[place],
-            None => !is_noauto(config, &node.layer),
+            None => !known.is_noauto(&node.layer),
         };
-        let (mut action, mut reason) = judge(config, facts, &node.layer, names);
+        let (mut action, mut reason) = known.judge(&node.layer);
         if action == Action::StartPool && is_active(facts, &node.layer) {
             // Only one that became active before its mount has to look again.
             let settled = node.needs.iter().all(|(need, _)| steps[*need].action == Action::Nothing);
@@ -34,6 +44,7 @@ pub fn up(config: &Config, facts: &Facts, graph: &Graph, names: &Names) -> Resul
             (action, reason) = (Action::Leave, format!("{reason}; {why}"));
         }
         // Nobody asked for what is left alone, so what needs it has not failed, whatever else it needs.
+        let mut root = place;
         for lacking in [Action::Blocked, Action::Leave] {
             let lost = node
                 .needs
@@ -42,9 +53,11 @@ pub fn up(config: &Config, facts: &Facts, graph: &Graph, names: &Names) -> Resul
             if let Some((need, _)) = lost
                 && (action.is_work() || action == Action::Blocked)
             {
-                (action, reason) = (lacking, needs(&steps[*need]));
+                root = roots[*need];
+                (action, reason) = (lacking, needs(&steps[root]));
             }
         }
+        roots.push(root);
         let waits_for = node
             .needs
             .iter()
@@ -68,11 +81,6 @@ pub fn up(config: &Config, facts: &Facts, graph: &Graph, names: &Names) -> Resul
     Ok(plan)
 }
 
-/// A volume that waits until it is named, or its mount.
-fn is_noauto(config: &Config, layer: &Layer) -> bool {
-    matches!(layer, Layer::Volume(_) | Layer::Mount(_)) && config.volume(layer.name()).is_some_and(|volume| volume.noauto)
-}
-
 /// A volume's pools come with it: they are no use of it but a part of it.
 fn with_pools(graph: &Graph, mut marked: Vec<bool>) -> Vec<bool> {
     for (place, node) in graph.nodes().iter().enumerate() {
@@ -83,60 +91,85 @@ fn with_pools(graph: &Graph, mut marked: Vec<bool>) -> Vec<bool> {
     marked
 }
 
-fn judge(config: &Config, facts: &Facts, layer: &Layer, names: &Names) -> (Action, String) {
-    match layer {
-        Layer::Volume(name) => volume(config, facts, name),
-        Layer::Mount(name) => mount(config, facts, name),
-        Layer::Pool(name) => pool(facts, name),
-        Layer::Domain(name) => {
-            let found = facts
-                .libvirt
-                .iter()
-                .flat_map(|libvirt| &libvirt.domains)
-                .find(|domain| *domain.name == **name);
-            found.map_or_else(
+/// What each layer is judged by.
+struct Known<'a> {
+    tables: ByName<'a>,
+    domains: HashMap<&'a str, &'a DomainFacts>,
+    facts: &'a Facts,
+    names: &'a Names,
+}
+
+impl Known<'_> {
+    /// A volume that waits until it is named, or its mount.
+    fn is_noauto(&self, layer: &Layer) -> bool {
+        let is_of_volume = matches!(layer, Layer::Volume(_) | Layer::Mount(_));
+        is_of_volume && self.tables.volume(layer.name()).is_some_and(|volume| volume.noauto)
+    }
+
+    fn judge(&self, layer: &Layer) -> (Action, String) {
+        match layer {
+            Layer::Volume(name) => self.volume(name),
+            Layer::Mount(name) => self.mount(name),
+            Layer::Pool(name) => pool(self.facts, name),
+            Layer::Domain(name) => self.domains.get(&**name).map_or_else(
                 || (Action::Blocked, "libvirt has no such domain".to_owned()),
-                |found| domain(config, found, names),
-            )
+                |found| self.domain(found),
+            ),
         }
     }
-}
 
-fn volume(config: &Config, facts: &Facts, name: &str) -> (Action, String) {
-    let Some(found) = facts.volumes.get(name) else {
-        return (Action::Blocked, "its facts are not known".to_owned());
-    };
-    match (&found.mapping, &found.device) {
-        (Mapping::Open(_), _) => (Action::Nothing, "open already".to_owned()),
-        (Mapping::Foreign(words), _) => (Action::Blocked, words.clone()),
-        (Mapping::None, Some(device)) => (
-            Action::Open,
-            format!("{} is locked{}", device.path.display(), ways(config, name)),
-        ),
-        (Mapping::None, None) => (Action::Open, format!("its device is not there yet{}", ways(config, name))),
+    fn volume(&self, name: &str) -> (Action, String) {
+        let Some(found) = self.facts.volumes.get(name) else {
+            return (Action::Blocked, "its facts are not known".to_owned());
+        };
+        match (&found.mapping, &found.device) {
+            (Mapping::Open(_), _) => (Action::Nothing, "open already".to_owned()),
+            (Mapping::Foreign(words), _) => (Action::Blocked, words.clone()),
+            (Mapping::None, Some(device)) => (
+                Action::Open,
+                format!("{} is locked{}", device.path.display(), self.ways(name)),
+            ),
+            (Mapping::None, None) => (Action::Open, format!("its device is not there yet{}", self.ways(name))),
+        }
     }
-}
 
-/// How a volume will be opened, where that is not by its passphrase alone.
-fn ways(config: &Config, name: &str) -> String {
-    let ways = config.volume(name).map_or(&[][..], |volume| &volume.unlock);
-    if matches!(ways, [] | [Unlock::Passphrase]) {
-        return String::new();
+    /// How a volume will be opened, where that is not by its passphrase alone.
+    fn ways(&self, name: &str) -> String {
+        let ways = self.tables.volume(name).map_or(&[][..], |volume| &volume.unlock);
+        if matches!(ways, [] | [Unlock::Passphrase]) {
+            return String::new();
+        }
+        let words: Vec<String> = ways.iter().map(Unlock::to_string).collect();
+        format!("; by {}", words.join(", or else "))
     }
-    let words: Vec<String> = ways.iter().map(Unlock::to_string).collect();
-    format!("; by {}", words.join(", or else "))
-}
 
-fn mount(config: &Config, facts: &Facts, name: &str) -> (Action, String) {
-    let at = config
-        .volume(name)
-        .and_then(|volume| volume.mount.as_ref())
-        .map(|mount| mount.at.display().to_string());
-    let at = at.unwrap_or_default();
-    match facts.volumes.get(name).map(|found| &found.mount) {
-        Some(MountState::Ours) => (Action::Nothing, format!("mounted at {at} already")),
-        Some(MountState::Foreign(words)) => (Action::Blocked, words.clone()),
-        _ => (Action::Mount, format!("nothing is mounted at {at}")),
+    fn mount(&self, name: &str) -> (Action, String) {
+        let mount = self.tables.volume(name).and_then(|volume| volume.mount.as_ref());
+        let at = mount.map(|mount| mount.at.display().to_string()).unwrap_or_default();
+        match self.facts.volumes.get(name).map(|found| &found.mount) {
+            Some(MountState::Ours) => (Action::Nothing, format!("mounted at {at} already")),
+            Some(MountState::Foreign(words)) => (Action::Blocked, words.clone()),
+            _ => (Action::Mount, format!("nothing is mounted at {at}")),
+        }
+    }
+
+    fn domain(&self, found: &DomainFacts) -> (Action, String) {
+        let can_be_asked = |table: &DomainConfig| table.ready.can_be_asked();
+        if found.state.is_active() && self.tables.domain(&found.name).is_some_and(can_be_asked) {
+            return (Action::Await, format!("is {}", found.state.word()));
+        }
+        if found.state.is_active() {
+            return (Action::Nothing, format!("is {}", found.state.word()));
+        }
+        if self.names.names_domain(&found.name) {
+            return (Action::Start, format!("is {} and asked for by name", found.state.word()));
+        }
+        match self.tables.domain(&found.name).map_or(Start::Autostart, |table| table.start) {
+            Start::Always => (Action::Start, format!("is {} and start = true", found.state.word())),
+            Start::Never => (Action::Leave, format!("is {} and start = false", found.state.word())),
+            Start::Autostart if found.autostart => (Action::Start, format!("is {} and set to autostart", found.state.word())),
+            Start::Autostart => (Action::Leave, format!("is {} and not set to autostart", found.state.word())),
+        }
     }
 }
 
@@ -160,23 +193,4 @@ fn is_active(facts: &Facts, pool: &Layer) -> bool {
         .libvirt
         .as_ref()
         .is_some_and(|libvirt| libvirt.pools.get(pool.name()) == Some(&PoolState::Active))
-}
-
-fn domain(config: &Config, found: &DomainFacts, names: &Names) -> (Action, String) {
-    let can_be_asked = |table: &DomainConfig| table.ready.can_be_asked();
-    if found.state.is_active() && config.domain(&found.name).is_some_and(can_be_asked) {
-        return (Action::Await, format!("is {}", found.state.word()));
-    }
-    if found.state.is_active() {
-        return (Action::Nothing, format!("is {}", found.state.word()));
-    }
-    if names.names_domain(&found.name) {
-        return (Action::Start, format!("is {} and asked for by name", found.state.word()));
-    }
-    match config.domain(&found.name).map_or(Start::Autostart, |table| table.start) {
-        Start::Always => (Action::Start, format!("is {} and start = true", found.state.word())),
-        Start::Never => (Action::Leave, format!("is {} and start = false", found.state.word())),
-        Start::Autostart if found.autostart => (Action::Start, format!("is {} and set to autostart", found.state.word())),
-        Start::Autostart => (Action::Leave, format!("is {} and not set to autostart", found.state.word())),
-    }
 }

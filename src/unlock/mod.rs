@@ -14,7 +14,7 @@ mod turn;
 mod volume;
 mod words;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::{Config, Master, Unlock, Volume};
@@ -42,7 +42,8 @@ pub struct Unlocker {
     /// Those of them that may still have to be asked for; their number is in `unanswered`.
     to_ask: Mutex<BTreeSet<String>>,
     unanswered: Arc<Monitor<usize>>,
-    followers: BTreeMap<String, BTreeSet<String>>,
+    /// By volume, those that are directly after it.
+    followers: BTreeMap<String, Vec<String>>,
     pace: Pace,
 }
 
@@ -51,23 +52,27 @@ impl Unlocker {
     /// that are going to be unlocked.
     pub fn new(config: &Config, host: &Host, waiting_guests: BTreeMap<String, Vec<String>>, to_open: &[&str]) -> Self {
         let pace = Pace::default();
-        let of_group = |group: &str| {
-            config
-                .volumes
-                .iter()
-                .filter(|v| v.passphrase_group.as_deref() == Some(group) && to_open.contains(&v.name.as_str()))
-                .count()
-        };
-        let groups = config.volumes.iter().filter_map(|volume| volume.passphrase_group.clone());
+        let to_open: HashSet<&str> = to_open.iter().copied().collect();
+        let (mut groups, mut pending) = (BTreeMap::<&str, usize>::new(), BTreeMap::<&str, Vec<String>>::new());
+        for volume in &config.volumes {
+            let is_to_open = to_open.contains(volume.name.as_str());
+            if let Some(group) = &volume.passphrase_group {
+                *groups.entry(group).or_default() += usize::from(is_to_open);
+            }
+            for way in volume.unlock.iter().filter(|_| is_to_open) {
+                if let Unlock::Master { name } = way {
+                    pending.entry(name).or_default().push(volume.name.clone());
+                }
+            }
+        }
         let groups = groups
-            .map(|name| (name.clone(), Group::new(of_group(&name), pace.keep_passphrase)))
+            .into_iter()
+            .map(|(name, members)| (name.to_owned(), Group::new(members, pace.keep_passphrase)))
             .collect();
         let masters = config.masters.iter().map(|master| {
-            let volumes = config.volumes.iter().filter(|volume| {
-                let is_to_open = to_open.contains(&volume.name.as_str());
-                is_to_open && volume.is_opened_by(&master.name)
-            });
-            let pending = volumes.map(|volume| volume.name.clone()).collect();
+            let mut pending = pending.remove(master.name.as_str()).unwrap_or_default();
+            // A volume that names it twice is one volume.
+            pending.dedup();
             (master.name.clone(), Shared::new(master, pending, pace.keep_passphrase))
         });
         let is_asked = |master: &&Master| asks(&BTreeSet::new(), &master.unlock);
@@ -78,8 +83,13 @@ impl Unlocker {
             .map(|master| master.name.clone())
             .collect();
         let is_asked = |volume: &Volume| asks(&asked_masters, &volume.unlock);
-        let asked = to_open.iter().filter(|name| config.volume(name).is_some_and(is_asked));
-        let asked_for: BTreeSet<String> = asked.map(|name| (*name).to_owned()).collect();
+        let is_to_open = |volume: &&Volume| to_open.contains(volume.name.as_str()) && is_asked(volume);
+        let asked_for: BTreeSet<String> = config
+            .volumes
+            .iter()
+            .filter(is_to_open)
+            .map(|volume| volume.name.clone())
+            .collect();
         Self {
             turn: Turn::new(),
             groups,
@@ -90,11 +100,7 @@ impl Unlocker {
             to_ask: Mutex::new(asked_for.clone()),
             asked_for,
             asked_masters,
-            followers: config
-                .volumes
-                .iter()
-                .map(|volume| (volume.name.clone(), followers(config, volume)))
-                .collect(),
+            followers: followers(config),
             host: host.clone(),
             pace,
         }
@@ -160,8 +166,14 @@ impl Unlocker {
     /// This volume may never come, nor then those that are after it.
     fn settle_with_followers(&self, name: &str) {
         self.settle(name);
-        for follower in self.followers.get(name).into_iter().flatten() {
-            self.settle(follower);
+        let (mut seen, mut next) = (BTreeSet::new(), vec![name]);
+        while let Some(name) = next.pop() {
+            for follower in self.followers.get(name).into_iter().flatten() {
+                if seen.insert(follower.as_str()) {
+                    self.settle(follower);
+                    next.push(follower);
+                }
+            }
         }
     }
 
@@ -180,19 +192,12 @@ fn asks(masters: &BTreeSet<String>, ways: &[Unlock]) -> bool {
     })
 }
 
-/// The volumes that are after this one, directly or not.
-fn followers(config: &Config, volume: &Volume) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    let mut next = vec![volume.name.as_str()];
-    while let Some(name) = next.pop() {
-        for follower in config
-            .volumes
-            .iter()
-            .filter(|other| other.after.iter().any(|after| after == name))
-        {
-            if found.insert(follower.name.clone()) {
-                next.push(&follower.name);
-            }
+/// For each volume those that are directly after it.
+fn followers(config: &Config) -> BTreeMap<String, Vec<String>> {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for volume in &config.volumes {
+        for after in &volume.after {
+            found.entry(after.clone()).or_default().push(volume.name.clone());
         }
     }
     found

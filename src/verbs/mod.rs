@@ -23,6 +23,7 @@ use std::sync::Arc;
 pub use failure::Failure;
 pub use names::{known as known_names, of_masters as names_of_masters};
 
+use crate::cancel;
 use crate::cli::{Cli, Command, InitramfsPart, MasterCommand, Part, Way};
 use crate::host::{self, Hypervisor};
 use crate::report::{self, Verbosity};
@@ -76,6 +77,7 @@ impl From<bool> for Verdict {
 /// Does what the command line says, and returns the exit status (see `cli`).
 pub fn run(cli: &Cli, whole: Option<&Whole>) -> ExitCode {
     secret::protect_process();
+    cancel::allow_many_waits();
     let app = App {
         config: cli.config.clone(),
         verbosity: match (cli.quiet, cli.verbose) {

@@ -391,6 +391,38 @@ fn a_volume_that_only_the_image_names_is_waited_for() {
 }
 
 /// Only once the second image can be read is it known that there is a third.
+/// What was read before a link of the chain was mounted is not the whole chain, however soon after that it was mounted.
+#[test]
+fn a_definition_that_was_read_before_its_base_was_mounted_is_read_again() {
+    let (host, mut config) = (FakeHost::new(), config(&["files", "base", "deep"]));
+    for volume in ["files", "base", "deep"] {
+        mount(&mut config, volume);
+        host.volume(volume, "x");
+    }
+    host.domain("web", &["files"], true).silent("base").silent("deep");
+    host.set(|world| {
+        let web = world.domains.get_mut("web").unwrap();
+        web.late_sources = vec!["/srv/base/debian.qcow2".into(), "/srv/deep/plain.qcow2".into()];
+        web.needs.extend(["base", "deep"].map(|volume| (volume.to_owned(), true)));
+        let somebody_opens = |world: &mut World| {
+            world.map("base", true);
+            world.mount("base");
+        };
+        world.right_after.insert("domain web".to_owned(), somebody_opens);
+    });
+    let run = Run::new(&host, &config).pace(|pace| pace.late_volume_limit = Duration::from_secs(60));
+    std::thread::scope(|scope| {
+        let up = scope.spawn(|| run.up());
+        host.wait_until("the second look or a start", |world| {
+            world.worked("domain web") >= 2 || world.begun("start web") >= 1
+        });
+        host.answers("deep", &[crate::fake_host::Answer::Says("x")]);
+        up.join().unwrap().assert_good();
+    });
+    assert_eq!(host.state_of("web"), DomainState::Running);
+    host.assert_lawful();
+}
+
 #[test]
 fn a_chain_over_three_volumes_is_read_to_its_end() {
     let (host, mut config) = (FakeHost::new(), config(&["files", "base", "deep"]));
@@ -411,7 +443,7 @@ fn a_chain_over_three_volumes_is_read_to_its_end() {
     let run = Run::new(&host, &config).pace(|pace| pace.late_volume_limit = Duration::from_secs(60));
     std::thread::scope(|scope| {
         let up = scope.spawn(|| run.up());
-        host.wait_for_call("domain web", 1);
+        host.wait_until("the first look", |world| world.worked("domain web") == 1);
         host.answers("base", &[crate::fake_host::Answer::Says("b")]);
         host.wait_until("the second look or a start", |world| {
             world.begun("domain web") >= 2 || world.begun("start web") >= 1

@@ -96,6 +96,10 @@ impl FakeHost {
         self.0.update(|world| {
             let what = if result.is_ok() { What::Worked } else { What::Failed };
             world.log.push((name.to_owned(), what));
+            if let Some(happens) = result.is_ok().then(|| world.right_after.remove(name)).flatten() {
+                happens(world);
+                world.changes += 1;
+            }
             if let Some((_, true, flag)) = world.cancel_at.as_ref().filter(|(at, _, _)| *at == number) {
                 flag.raise();
             }

@@ -65,6 +65,8 @@ pub struct World {
     pub(super) left_behind: BTreeSet<String>,
     /// Raises the flag at the call of this number (from 0), before it does anything or after it is done.
     pub cancel_at: Option<(usize, bool, Cancel)>,
+    /// What happens to the host right after a call of this name has ended well, once.
+    pub right_after: BTreeMap<String, fn(&mut World)>,
     /// How many calls there were.
     pub calls: usize,
     pub(super) log: Vec<(String, What)>,
@@ -162,6 +164,7 @@ impl Default for World {
             held: BTreeSet::new(),
             left_behind: BTreeSet::new(),
             cancel_at: None,
+            right_after: BTreeMap::new(),
             calls: 0,
             log: Vec::new(),
             broken: Vec::new(),
@@ -183,6 +186,14 @@ impl World {
         self.log
             .iter()
             .filter(|(name, what)| name == call && *what == What::Begun)
+            .count()
+    }
+
+    /// How many times a call has ended well.
+    pub fn worked(&self, call: &str) -> usize {
+        self.log
+            .iter()
+            .filter(|(name, what)| name == call && *what == What::Worked)
             .count()
     }
 

@@ -25,6 +25,8 @@ use std::sync::Mutex;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use mountinfo::Table;
+
 use super::{Devices, User, uevents};
 use crate::cancel::Cancel;
 use crate::config::{DeviceSpec, Mount, Volume};
@@ -117,20 +119,29 @@ impl Devices for Kernel {
 
     fn facts_of(&self, volumes: &[Volume]) -> BTreeMap<String, VolumeFacts> {
         let mapped = self.mapped_names();
-        let facts = |volume: &Volume| {
-            if mapped.contains(&volume.name) {
-                return self.volume_facts(volume);
-            }
-            let mapping = self.without_mapping(volume);
-            let mount = volume.mount.as_ref().map(|mount| self.mount_state(mount, &mapping));
-            VolumeFacts {
-                device: self.find(&volume.device),
+        let mut facts: Vec<VolumeFacts> = Vec::with_capacity(volumes.len());
+        for volume in volumes {
+            let device = self.find(&volume.device);
+            let mapping = if mapped.contains(&volume.name) {
+                self.mapping(volume, device.as_ref())
+            } else {
+                self.without_mapping(volume)
+            };
+            facts.push(VolumeFacts {
+                device,
                 mapping,
                 node: self.has_node(volume),
-                mount: mount.unwrap_or_default(),
+                mount: MountState::None,
+            });
+        }
+        // After the mappings, as for one volume: a mount without its mapping would be somebody else's.
+        let mounts = Table::of(self.mounts());
+        for (volume, facts) in volumes.iter().zip(&mut facts) {
+            if let Some(mount) = &volume.mount {
+                facts.mount = self.mounted_by(&mounts, mount, &facts.mapping);
             }
-        };
-        volumes.iter().map(|volume| (volume.name.clone(), facts(volume))).collect()
+        }
+        volumes.iter().map(|volume| volume.name.clone()).zip(facts).collect()
     }
 
     fn wait_for_change(&self, limit: Duration, cancel: &Cancel) {

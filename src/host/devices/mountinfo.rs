@@ -1,6 +1,6 @@
 //! The list of mounts of one namespace, `proc_pid_mountinfo(5)`.
 
-use std::collections::BTreeSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::path_of;
@@ -90,25 +90,46 @@ pub(super) fn unescape(field: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// The mount that has the path now: what a look-up of the path walks into, from mount to mount. A mount below one that was
-/// mounted over it later is not reached, nor is the lower one of two at the same place.
-pub(super) fn visible<'a>(mounts: &'a [Mounted], path: &Path) -> Option<&'a Mounted> {
-    let ids: BTreeSet<u64> = mounts.iter().map(|mount| mount.id).collect();
-    let nearest = |is_candidate: &dyn Fn(&Mounted) -> bool| {
-        let on_the_way = mounts
-            .iter()
-            .filter(|mount| path.starts_with(&mount.at) && is_candidate(mount));
-        on_the_way.min_by_key(|mount| mount.at.as_os_str().len())
-    };
-    let mut here = nearest(&|mount| mount.parent == mount.id || !ids.contains(&mount.parent))?;
-    // Parents lead to the root, so that this ends; the count is for lists that changed while they were read.
-    for _ in 0..mounts.len() {
-        match nearest(&|mount| mount.parent == here.id && mount.id != here.id) {
-            Some(next) => here = next,
-            None => break,
+/// The mounts of one namespace, for who looks up many paths: a look-up does not go through the whole list.
+pub(super) struct Table {
+    mounts: Vec<Mounted>,
+    ids: HashSet<u64>,
+    /// Which of them each mount point has.
+    at: HashMap<PathBuf, Vec<usize>>,
+}
+
+impl Table {
+    /// Of these mounts.
+    pub(super) fn of(mounts: Vec<Mounted>) -> Self {
+        let mut at: HashMap<PathBuf, Vec<usize>> = HashMap::new();
+        for (place, mount) in mounts.iter().enumerate() {
+            at.entry(mount.at.clone()).or_default().push(place);
+        }
+        Self {
+            ids: mounts.iter().map(|mount| mount.id).collect(),
+            mounts,
+            at,
         }
     }
-    Some(here)
+
+    /// The mount that has the path now: what a look-up of the path walks into, from mount to mount. A mount below one that was
+    /// mounted over it later is not reached, nor is the lower one of two at the same place.
+    pub(super) fn visible(&self, path: &Path) -> Option<&Mounted> {
+        // From the outermost.
+        let above: Vec<&Path> = path.ancestors().collect();
+        let places = above.iter().rev().filter_map(|above| self.at.get(*above)).flatten();
+        let on_the_way: Vec<&Mounted> = places.map(|place| &self.mounts[*place]).collect();
+        let nearest = |is_candidate: &dyn Fn(&Mounted) -> bool| on_the_way.iter().copied().find(|mount| is_candidate(mount));
+        let mut here = nearest(&|mount| mount.parent == mount.id || !self.ids.contains(&mount.parent))?;
+        // Parents lead to the root, so that this ends; the count is for lists that changed while they were read.
+        for _ in 0..self.mounts.len() {
+            match nearest(&|mount| mount.parent == here.id && mount.id != here.id) {
+                Some(next) => here = next,
+                None => break,
+            }
+        }
+        Some(here)
+    }
 }
 
 #[cfg(test)]
@@ -124,7 +145,7 @@ not a line
 ";
 
     fn seen(text: &str, path: &str) -> u64 {
-        visible(&parse(text.as_bytes()), Path::new(path)).unwrap().id
+        Table::of(parse(text.as_bytes())).visible(Path::new(path)).unwrap().id
     }
 
     #[test]
@@ -165,7 +186,8 @@ not a line
     #[test]
     fn this_process_s_own_mounts_are_read() {
         let mounts = parse(&std::fs::read("/proc/self/mountinfo").unwrap());
-        assert_eq!(visible(&mounts, Path::new("/proc/self")).unwrap().fstype, "proc");
-        assert_eq!(visible(&[], Path::new("/")), None);
+        let mounts = Table::of(mounts);
+        assert_eq!(mounts.visible(Path::new("/proc/self")).unwrap().fstype, "proc");
+        assert_eq!(Table::of(Vec::new()).visible(Path::new("/")), None);
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::Kernel;
-use super::mountinfo::{Mounted, parse, visible};
+use super::mountinfo::{Mounted, Table, parse};
 use crate::config::Mount;
 use crate::facts::{DevNum, Mapping, MountState};
 
@@ -15,8 +15,12 @@ impl Kernel {
     }
 
     pub(super) fn mounted(&self, mount: &Mount, mapping: &Mapping) -> MountState {
-        let mounts = self.mounts();
-        let found = visible(&mounts, &mount.at).filter(|found| found.at == mount.at);
+        self.mounted_by(&Table::of(self.mounts()), mount, mapping)
+    }
+
+    /// The same by a list that was read after the mapping.
+    pub(super) fn mounted_by(&self, mounts: &Table, mount: &Mount, mapping: &Mapping) -> MountState {
+        let found = mounts.visible(&mount.at).filter(|found| found.at == mount.at);
         let Some(found) = found else { return MountState::None };
         // Only the trigger of an automount: nothing is mounted yet, and a mount may be put over it.
         if found.fstype == "autofs" {
@@ -43,7 +47,7 @@ impl Kernel {
 
     pub(super) fn entries_of_bare(&self, at: &Path) -> usize {
         // A mount hides the bare directory; reading it would set an automount off, or wait for a server.
-        if visible(&self.mounts(), at).is_some_and(|mount| mount.at == at) {
+        if Table::of(self.mounts()).visible(at).is_some_and(|mount| mount.at == at) {
             return 0;
         }
         fs::read_dir(self.at(at)).map_or(0, Iterator::count)

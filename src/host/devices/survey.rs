@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::mapping::{HELPERS, luks_uuid_of, plain};
-use super::mountinfo::{Mounted, unescape, visible};
+use super::mountinfo::{Mounted, Table, unescape};
 use super::sysfs::{Dm, node};
 use super::udev::decode;
 use super::{Kernel, path_of};
@@ -50,7 +50,10 @@ impl Kernel {
             swaps: self.swaps(),
             crypttab: self.crypttab(),
             fstab: self.fstab(),
-            places: places.map(|path| (path.to_owned(), self.place(&mounts, path))).collect(),
+            places: {
+                let mounts = Table::of(mounts);
+                places.map(|path| (path.to_owned(), self.place(&mounts, path))).collect()
+            },
         }
     }
 
@@ -224,8 +227,8 @@ impl Kernel {
         lines
     }
 
-    fn place(&self, mounts: &[Mounted], path: &Path) -> Place {
-        let mount = visible(mounts, path);
+    fn place(&self, mounts: &Table, path: &Path) -> Place {
+        let mount = mounts.visible(path);
         // A look at a place on another machine's filesystem could wait for that machine, or set an automount off.
         let is_far = mount.is_some_and(|mount| {
             ["nfs", "cifs", "smb", "fuse", "autofs", "9p", "ceph", "gluster"]

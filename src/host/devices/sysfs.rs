@@ -74,7 +74,8 @@ impl Kernel {
     pub(super) fn dm_named(&self, name: &str) -> Option<Dm> {
         let hint = fs::canonicalize(self.at(Path::new("/dev/mapper").join(name))).ok();
         let hinted = hint.as_deref().and_then(|node| node.file_name()?.to_str()).map(str::to_owned);
-        let all = self.names("/sys/class/block").into_iter();
+        // The folder is read only where the hint was wrong: it is long where many volumes are open.
+        let all = std::iter::once_with(|| self.names("/sys/class/block")).flatten();
         let mappings = hinted
             .into_iter()
             .chain(all)

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Kernel;
-use super::mountinfo::{Mounted, parse, visible};
+use super::mountinfo::{Mounted, Table, parse};
 use super::processes::{Search, is_remote};
 use super::sysfs::Dm;
 use crate::config::Volume;
@@ -34,12 +34,13 @@ impl Kernel {
 
     /// Device-mapper and other devices on top, loop devices on it or on a file in its filesystem.
     fn devices_on(&self, dm: &Dm, mounts: &[Mounted]) -> Vec<User> {
+        let mounts = Table::of(mounts.to_vec());
         let mut names = self.holders(&dm.kernel_name);
         let loops = self
             .names("/sys/class/block")
             .into_iter()
             .filter(|name| name.starts_with("loop"));
-        names.extend(loops.filter(|name| self.loop_file(name).is_some_and(|file| self.is_on(&file, dm.number, mounts))));
+        names.extend(loops.filter(|name| self.loop_file(name).is_some_and(|file| self.is_on(&file, dm.number, &mounts))));
         let holder = |name: String| {
             let above = self.dm(&name);
             User::Holder {
@@ -52,11 +53,11 @@ impl Kernel {
     }
 
     /// Whether a path is the device itself or lies in its filesystem, judged by the mounts, so that no filesystem is asked.
-    fn is_on(&self, path: &Path, number: DevNum, mounts: &[Mounted]) -> bool {
+    fn is_on(&self, path: &Path, number: DevNum, mounts: &Table) -> bool {
         if path.starts_with("/dev") && self.number_at(path) == Some(number) {
             return true;
         }
-        visible(mounts, path).is_some_and(|mount| self.is_filesystem_of(mount, number))
+        mounts.visible(path).is_some_and(|mount| self.is_filesystem_of(mount, number))
     }
 
     /// Ours first, then every other one that we may see, each once.
