@@ -52,6 +52,8 @@ pub enum Kind {
     GuestNotReady,
     /// A guest shut down as it was asked to.
     GuestShutDown,
+    /// A guest's memory was saved, and it ended.
+    GuestSaved,
     /// A guest did not shut down in its time, and its plug was pulled.
     GuestDestroyed,
     /// A guest still runs against the order.

@@ -114,6 +114,7 @@ pub enum PoolState {
 
 /// A libvirt domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // each is an answer of libvirt's to a question of its own
 pub struct DomainFacts {
     /// Its name.
     pub name: String,
@@ -127,6 +128,8 @@ pub struct DomainFacts {
     pub sources: Vec<Source>,
     /// Whether its XML has `<on_poweroff>restart</on_poweroff>`: it would never stop.
     pub restarts_on_poweroff: bool,
+    /// Whether its memory was saved (managed save): its start goes on from there.
+    pub is_saved: bool,
     /// Whether its XML has a channel for a guest agent.
     pub has_agent: bool,
 }

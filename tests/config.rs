@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use virt_unlock::config::{
-    self, Config, DeviceSpec, DomainConfig, Master, Mount, OnStopTimeout, Problems, Ready, Start, Unlock, Volume,
+    self, Config, DeviceSpec, DomainConfig, Master, Mount, OnStopTimeout, Problems, Ready, Start, Stop, Unlock, Volume,
 };
 
 #[path = "config/files.rs"]
@@ -33,6 +33,11 @@ fn path(name: &str) -> PathBuf {
 fn an_empty_file_is_a_configuration_of_defaults() {
     assert_eq!(read(""), Config::default());
     assert_eq!(read("# nothing\r\n\r\n"), Config::default());
+}
+
+fn tcp(host: &str, port: u16) -> Ready {
+    let host = host.to_owned();
+    Ready::Tcp { host, port }
 }
 
 #[test]
@@ -84,6 +89,7 @@ fn every_key_is_read() {
         [domain.web]
         start = false
         ready = "agent"
+        stop = "save"
         [domain.db]
         ready = { delay = "20s" }
         "#,
@@ -133,16 +139,14 @@ fn every_key_is_read() {
     server.start = Start::Always;
     server.after = vec!["web".into()];
     server.volumes = Some(vec!["mail".into()]);
-    server.ready = Ready::Tcp {
-        host: "fe80::1%br0".to_owned(),
-        port: 25,
-    };
+    server.ready = tcp("fe80::1%br0", 25);
     server.ready_timeout = Duration::from_secs(60);
     server.stop_timeout = Some(Duration::from_secs(600));
     server.on_stop_timeout = OnStopTimeout::Wait;
     let mut web = DomainConfig::new("web");
     web.start = Start::Never;
     web.ready = Ready::Agent;
+    web.stop = Stop::Save;
     let mut db = DomainConfig::new("db");
     db.ready = Ready::Delay(Duration::from_secs(20));
     assert_eq!(config.domains, [server, web, db]);

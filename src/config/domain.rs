@@ -4,7 +4,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::names;
 use super::problem::{header, quoted};
-use super::types::{DomainConfig, OnStopTimeout, Ready, Start};
+use super::types::{DomainConfig, OnStopTimeout, Ready, Start, Stop};
 use super::value::{Entry, Located, Reader, Value};
 
 pub(super) const KEYS: [&str; 8] = [
@@ -55,7 +55,10 @@ pub(super) fn read(reader: &mut Reader<'_>, entry: &Entry<'_>, table: &DeTable<'
             "ready" => domain.ready = read_ready(reader, value).unwrap_or(Ready::Running),
             "ready-timeout" => domain.ready_timeout = reader.duration(value).unwrap_or(domain.ready_timeout),
             "stop" => {
-                reader.word(value, &["shutdown"], &["save"]);
+                domain.stop = match reader.word(value, &["shutdown", "save"], &[]) {
+                    Some(1) => Stop::Save,
+                    _ => Stop::Shutdown,
+                }
             }
             "stop-timeout" => domain.stop_timeout = reader.duration(value),
             "on-stop-timeout" => {

@@ -31,7 +31,8 @@ pub use load::{DEFAULT_PATH, Loaded, load};
 pub use names::{check_master, check_volume, mount_point};
 pub use problem::{Found, Problems};
 pub use types::{
-    ByName, Config, DeviceSpec, DomainConfig, HostConfig, Master, Mount, OnStopTimeout, OpenFlags, Ready, Start, Unlock, Volume,
+    ByName, Config, DeviceSpec, DomainConfig, HostConfig, Master, Mount, OnStopTimeout, OpenFlags, Ready, Start, Stop, Unlock,
+    Volume,
 };
 pub use write::{master_table, string, volume_table};
 

@@ -92,6 +92,14 @@ pub struct HostConfig {
     pub stop_deadline: Duration,
 }
 
+impl HostConfig {
+    /// Where libvirt puts the memory of guests that it saves; `None`: not known for this libvirt.
+    pub fn save_folder(&self) -> Option<&'static Path> {
+        let is_of_this_host = self.libvirt_uri == "qemu:///system";
+        is_of_this_host.then(|| Path::new("/var/lib/libvirt/qemu/save"))
+    }
+}
+
 impl Default for HostConfig {
     fn default() -> Self {
         Self {
@@ -304,6 +312,8 @@ pub struct DomainConfig {
     pub ready: Ready,
     /// How long to wait until it is ready; then what waits for it starts all the same.
     pub ready_timeout: Duration,
+    /// How it is stopped.
+    pub stop: Stop,
     /// How long it may take to shut down; `None`: what `[host]` says.
     pub stop_timeout: Option<Duration>,
     /// What happens when that is over.
@@ -320,6 +330,7 @@ impl DomainConfig {
             volumes: None,
             ready: Ready::Running,
             ready_timeout: Duration::from_secs(2 * 60),
+            stop: Stop::Shutdown,
             stop_timeout: None,
             on_stop_timeout: OnStopTimeout::Destroy,
         }
@@ -371,6 +382,15 @@ impl Ready {
     pub fn can_be_asked(&self) -> bool {
         matches!(self, Self::Agent | Self::Tcp { .. })
     }
+}
+
+/// `stop = …`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// It is asked to shut down.
+    Shutdown,
+    /// Its memory is saved, and it goes on from there at its next start.
+    Save,
 }
 
 /// `on-stop-timeout = …`

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::busy;
 use super::walk::Hands;
+use super::{busy, save};
 use crate::cancel::Cancel;
-use crate::config::{Config, DomainConfig, OnStopTimeout, Volume};
+use crate::config::{Config, DomainConfig, OnStopTimeout, Stop, Volume};
 use crate::event::{Ending, Kind, Outcome, Progress};
 use crate::facts::{DomainState, Facts, Mapping, MountState};
 use crate::graph::Layer;
@@ -58,6 +58,14 @@ impl<'a> Down<'a> {
         } else {
             limit
         };
+        if table.stop == Stop::Save {
+            let words = match save::save(self.config, self.host, hypervisor, uuid, limit, progress, cancel) {
+                Ok(()) => return Outcome::Done("saved; its next start goes on from there".to_owned()).of(Kind::GuestSaved),
+                Err(HypervisorError::Cancelled) => return Outcome::Cancelled.into(),
+                Err(error) => error.to_string(),
+            };
+            progress.warning(format!("is not saved: {words}; it is asked to shut down instead"));
+        }
         let since = Instant::now();
         match self.shut_down(hypervisor, uuid, limit, patience, progress, cancel) {
             Ok(true) => return Outcome::Done(format!("shut down after {}", text::duration(rounded(since.elapsed())))).into(),

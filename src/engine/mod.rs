@@ -4,8 +4,10 @@
 mod busy;
 pub mod down;
 mod ready;
+mod save;
 mod start;
 pub mod up;
 mod walk;
 
+pub use save::clear_disk;
 pub use walk::{Hands, Summary, walk};

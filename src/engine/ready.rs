@@ -34,13 +34,18 @@ impl Up<'_> {
         progress: Progress<'_>,
         cancel: &Cancel,
     ) -> Outcome {
+        let started = if found.is_saved {
+            "restored from its managed save"
+        } else {
+            "started"
+        };
         let Some(table) = self.config.domain(layer.name()).filter(|table| table.ready != Ready::Running) else {
-            return Outcome::Done("started".to_owned());
+            return Outcome::Done(started.to_owned());
         };
         let since = Instant::now();
         match self.await_ready(layer, table, found, hypervisor, progress, cancel) {
-            Wait::Over => Outcome::Done(format!("started; ready after {}", text::duration(rounded(since.elapsed())))),
-            Wait::NotReady(_) => Outcome::Done("started; not ready".to_owned()),
+            Wait::Over => Outcome::Done(format!("{started}; ready after {}", text::duration(rounded(since.elapsed())))),
+            Wait::NotReady(_) => Outcome::Done(format!("{started}; not ready")),
             Wait::Ended => Outcome::Failed(format!(
                 "was started and has ended before it was ready; its log may say why: /var/log/libvirt/qemu/{}.log",
                 layer.name()

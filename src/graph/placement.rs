@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use crate::config::{ByName, Config, Volume};
+use crate::config::{ByName, Config, Stop, Volume};
 use crate::facts::{DevNum, DomainFacts, Mapping, Source, VolumeFacts};
 
 /// Finds the configured volume that a place lies on.
@@ -15,6 +15,7 @@ pub struct Placement<'a> {
     open: BTreeMap<DevNum, &'a str>,
     mounts: BTreeMap<PathBuf, &'a str>,
     pools: BTreeMap<&'a str, &'a str>,
+    save_folder: Option<&'static Path>,
 }
 
 impl<'a> Placement<'a> {
@@ -27,6 +28,7 @@ impl<'a> Placement<'a> {
         let of_volumes = || config.volumes.iter().map(|volume| (volume, volume.name.as_str()));
         Self {
             tables: config.by_name(),
+            save_folder: config.host.save_folder(),
             places: of_volumes().enumerate().map(|(place, (_, name))| (name, place)).collect(),
             open: of_volumes()
                 .filter_map(|(volume, name)| Some((number(volume)?, name)))
@@ -41,12 +43,21 @@ impl<'a> Placement<'a> {
     }
 
     /// The volumes that a domain needs, in the order of the configuration. Its own table's `volumes`, where it has them, are
-    /// the whole answer.
+    /// the whole answer for its disks.
     pub fn volumes_of(&self, domain: &DomainFacts) -> Vec<&'a str> {
-        if let Some(named) = self.tables.domain(&domain.name).and_then(|table| table.volumes.as_ref()) {
-            return named.iter().map(String::as_str).collect();
+        let table = self.tables.domain(&domain.name);
+        // Where its memory is saved must be there as long as its disks.
+        let saves = table.is_some_and(|table| table.stop == Stop::Save);
+        let saved_to = self.save_folder.filter(|_| saves).and_then(|folder| self.by_mount(folder));
+        if let Some(named) = table.and_then(|table| table.volumes.as_ref()) {
+            let other = saved_to.filter(|volume| !named.iter().any(|name| name == volume));
+            return named.iter().map(String::as_str).chain(other).collect();
         }
-        let names = domain.sources.iter().flat_map(|source| self.volumes_at(source));
+        let names = domain
+            .sources
+            .iter()
+            .flat_map(|source| self.volumes_at(source))
+            .chain(saved_to);
         let found: BTreeSet<(Option<usize>, &str)> = names.map(|name| (self.places.get(name).copied(), name)).collect();
         found.into_iter().map(|(_, name)| name).collect()
     }
@@ -83,7 +94,7 @@ impl<'a> Placement<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{DeviceSpec, Mount};
+    use crate::config::{DeviceSpec, DomainConfig, Mount};
     use crate::facts::DomainState;
 
     #[test]
@@ -116,5 +127,36 @@ mod tests {
         };
         let facts = BTreeMap::new();
         assert_eq!(Placement::new(&config, &facts).volumes_of(&domain), ["links", "data"]);
+    }
+
+    #[test]
+    fn a_domain_that_is_saved_needs_the_volume_that_its_memory_lies_on() {
+        let mut saves = Volume::new("saves", DeviceSpec::Path("/dev/vg0/saves".into()));
+        saves.mount = Some(Mount {
+            at: "/var/lib/libvirt/qemu".into(),
+            fstype: None,
+            options: None,
+        });
+        let mut table = DomainConfig::new("web");
+        table.volumes = Some(vec!["data".to_owned()]);
+        let mut config = Config {
+            volumes: vec![saves, Volume::new("data", DeviceSpec::Path("/dev/vg0/data".into()))],
+            domains: vec![table],
+            ..Config::default()
+        };
+        let (domain, facts) = (
+            DomainFacts {
+                name: "web".to_owned(),
+                ..DomainFacts::default()
+            },
+            BTreeMap::new(),
+        );
+        assert_eq!(Placement::new(&config, &facts).volumes_of(&domain), ["data"]);
+        config.domains[0].stop = Stop::Save;
+        assert_eq!(Placement::new(&config, &facts).volumes_of(&domain), ["data", "saves"]);
+        config.domains[0].volumes = None;
+        assert_eq!(Placement::new(&config, &facts).volumes_of(&domain), ["saves"]);
+        config.host.libvirt_uri = "qemu:///session".to_owned();
+        assert_eq!(Placement::new(&config, &facts).volumes_of(&domain), [""; 0]);
     }
 }

@@ -34,6 +34,9 @@ pub trait Devices: Send + Sync {
     /// open files, working directories or maps on it or on its filesystem.
     fn users(&self, volume: &Volume) -> Vec<User>;
 
+    /// Why what is written below `path` may reach a disk in the clear, in words. `None`: LUKS is below all of its filesystem.
+    fn clear_disk(&self, path: &Path) -> Option<String>;
+
     /// Memory that can be had now without swapping, in bytes (`MemAvailable`, `proc_meminfo(5)`).
     fn memory_available(&self) -> u64;
 
@@ -355,6 +358,10 @@ pub trait Hypervisor: Send + Sync {
     /// Asks the guest agent of a domain whether it is there, and waits a few seconds for its answer.
     /// [`HypervisorError::NoAgent`]: it does not answer, and may later.
     fn ping_agent(&self, uuid: &str, cancel: &Cancel) -> Result<(), HypervisorError>;
+
+    /// Saves a domain's memory, so that its next start goes on from there, and ends it (managed save). Over `limit` it is broken off,
+    /// and the domain goes on to run. `Ok` too if it is off already.
+    fn save(&self, uuid: &str, limit: Duration, cancel: &Cancel) -> Result<(), HypervisorError>;
 
     /// Wakes up a paused domain, so that it can hear a request.
     fn resume(&self, uuid: &str, cancel: &Cancel) -> Result<(), HypervisorError>;

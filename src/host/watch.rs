@@ -168,6 +168,9 @@ mod tests {
         fn users(&self, _: &Volume) -> Vec<User> {
             Vec::new()
         }
+        fn clear_disk(&self, _: &Path) -> Option<String> {
+            None
+        }
         fn memory_available(&self) -> u64 {
             0
         }

@@ -87,6 +87,7 @@ fn read(found: &Domain, pools: &mut Option<&mut Pools<'_>>) -> Result<DomainFact
         autostart: found.autostart()?,
         sources: Vec::new(),
         restarts_on_poweroff: false,
+        is_saved: found.has_managed_save(0)?,
         has_agent: false,
     };
     for text in texts {

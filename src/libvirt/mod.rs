@@ -39,6 +39,8 @@ const AGENT_LIMIT: Duration = Duration::from_secs(10);
 const PING: &str = r#"{"execute":"guest-ping"}"#;
 /// How long libvirt waits for its answer.
 const PING_SECONDS: i32 = 5;
+/// The memory that is being written is let go at once.
+const ABORT_LIMIT: Duration = Duration::from_secs(10);
 /// Up to 15 s with the disks flushed, then up to 40 s by force.
 const DESTROY_LIMIT: Duration = Duration::from_secs(90);
 
@@ -141,6 +143,34 @@ impl Hypervisor for Libvirt {
             Err(HypervisorError::Unavailable(words)) => Err(HypervisorError::NoAgent(words)),
             answer => answer,
         }
+    }
+
+    fn save(&self, uuid: &str, limit: Duration, cancel: &Cancel) -> Result<(), HypervisorError> {
+        let of = uuid.to_owned();
+        let call = Call::other("saving the domain's memory", limit);
+        let saved = self.0.call(call, cancel, move |connection, _| {
+            let Some(domain) = unless(ErrorNumber::NoDomain, find(connection, &of))? else {
+                return Ok(());
+            };
+            match domain.managed_save(0) {
+                Err(error) if !is_off(&domain) => Err(error.into()),
+                _ => Ok(()),
+            }
+        });
+        if let Err(HypervisorError::Unavailable(_)) = &saved {
+            let of = uuid.to_owned();
+            let call = Call::other("breaking off the save", ABORT_LIMIT);
+            // Where there is nothing to break off any more, it is off or runs: whoever asked looks at its state.
+            let _ = self.0.call(call, cancel, move |connection, _| {
+                let domain = find(connection, &of)?;
+                // SAFETY: the pointer is that of a domain that lives until the end of this block.
+                match unsafe { sys::virDomainAbortJob(domain.as_ptr()) } {
+                    0 => Ok(()),
+                    _ => Err(Error::last_error().into()),
+                }
+            });
+        }
+        saved
     }
 
     fn resume(&self, uuid: &str, cancel: &Cancel) -> Result<(), HypervisorError> {

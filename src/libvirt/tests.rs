@@ -207,6 +207,19 @@ fn a_network_that_is_off_is_started_where_it_should_be_on() {
 }
 
 #[test]
+fn a_domain_that_is_saved_is_off_and_its_start_restores_it() {
+    let node = node();
+    let is_saved = || node.libvirt.domain(WEB, &node.cancel).unwrap().unwrap().is_saved;
+    assert!(!is_saved());
+    node.libvirt.save(WEB, START_LIMIT, &node.cancel).unwrap();
+    assert_eq!((node.state(WEB), is_saved()), (Some(DomainState::ShutOff), true));
+    node.libvirt.save(WEB, START_LIMIT, &node.cancel).unwrap();
+    node.libvirt.start(WEB, &node.cancel).unwrap();
+    assert_eq!((node.state(WEB), is_saved()), (Some(DomainState::Running), false));
+    node.libvirt.save(NOBODY, START_LIMIT, &node.cancel).unwrap();
+}
+
+#[test]
 fn a_state_that_cannot_be_read_is_an_error() {
     let node = node();
     let work = |connection: &Connect, _: &dyn Fn() -> bool| {

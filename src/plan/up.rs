@@ -161,14 +161,20 @@ impl Known<'_> {
         if found.state.is_active() {
             return (Action::Nothing, format!("is {}", found.state.word()));
         }
+        let state = found.state.word();
+        let restored = if found.is_saved {
+            "; restored from its managed save"
+        } else {
+            ""
+        };
         if self.names.names_domain(&found.name) {
-            return (Action::Start, format!("is {} and asked for by name", found.state.word()));
+            return (Action::Start, format!("is {state} and asked for by name{restored}"));
         }
         match self.tables.domain(&found.name).map_or(Start::Autostart, |table| table.start) {
-            Start::Always => (Action::Start, format!("is {} and start = true", found.state.word())),
-            Start::Never => (Action::Leave, format!("is {} and start = false", found.state.word())),
-            Start::Autostart if found.autostart => (Action::Start, format!("is {} and set to autostart", found.state.word())),
-            Start::Autostart => (Action::Leave, format!("is {} and not set to autostart", found.state.word())),
+            Start::Always => (Action::Start, format!("is {state} and start = true{restored}")),
+            Start::Never => (Action::Leave, format!("is {state} and start = false")),
+            Start::Autostart if found.autostart => (Action::Start, format!("is {state} and set to autostart{restored}")),
+            Start::Autostart => (Action::Leave, format!("is {state} and not set to autostart")),
         }
     }
 }

@@ -35,6 +35,8 @@ pub const GUEST_NOT_STARTED: &str = "d48f1bdcafea41ae8a48b36378d05141";
 pub const GUEST_NOT_READY: &str = "ac1bf32120054511bb5840bacabfef5e";
 /// [`Kind::GuestShutDown`]
 pub const GUEST_SHUT_DOWN: &str = "d8477361f488409ebea9b07222d1919b";
+/// [`Kind::GuestSaved`]
+pub const GUEST_SAVED: &str = "f258ffbce5ba4b78a109a5f0c3360d98";
 /// [`Kind::GuestDestroyed`]
 pub const GUEST_DESTROYED: &str = "a8c7fde5c3d74de48959ec161ed31d61";
 /// [`Kind::GuestStillRuns`]
@@ -67,6 +69,7 @@ pub fn of(kind: Kind) -> &'static str {
         Kind::GuestNotStarted => GUEST_NOT_STARTED,
         Kind::GuestNotReady => GUEST_NOT_READY,
         Kind::GuestShutDown => GUEST_SHUT_DOWN,
+        Kind::GuestSaved => GUEST_SAVED,
         Kind::GuestDestroyed => GUEST_DESTROYED,
         Kind::GuestStillRuns => GUEST_STILL_RUNS,
         Kind::AllDown => ALL_DOWN,

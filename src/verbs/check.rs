@@ -11,7 +11,8 @@ use super::session::Session;
 use super::surroundings::{Surroundings, writable_by_others};
 use super::{App, Failure, Verdict, answer};
 use crate::cancel::Cancel;
-use crate::config::{Config, DomainConfig, Ready, Volume};
+use crate::config::{Config, DomainConfig, Ready, Stop, Volume};
+use crate::engine::clear_disk;
 use crate::event::Events;
 use crate::facts::{DomainFacts, Facts, LibvirtFacts, Mapping, MountState};
 use crate::graph::Placement;
@@ -56,7 +57,8 @@ pub(super) fn check(app: &App) -> Result<Verdict, Failure> {
     let headers = headers.iter().map(|(name, header)| (*name, header)).collect();
     findings.extend(masters::of_masters(&session.config, &masters, &headers, free));
     if !session.is_empty() {
-        findings.extend(of_domains(&session.config, &facts));
+        let clear = clear_disk(&session.config, &session.host);
+        findings.extend(of_domains(&session.config, &facts, clear.as_deref()));
     }
 
     let colour = Colour::on_stdout();
@@ -308,7 +310,7 @@ fn mount_state(facts: &Facts, volume: &Volume) -> MountState {
         .unwrap_or_default()
 }
 
-fn of_domains(config: &Config, facts: &Facts) -> Vec<Finding> {
+fn of_domains(config: &Config, facts: &Facts, clear: Option<&str>) -> Vec<Finding> {
     let Some(libvirt) = &facts.libvirt else {
         let words = facts
             .libvirt_error
@@ -348,6 +350,7 @@ fn of_domains(config: &Config, facts: &Facts) -> Vec<Finding> {
     for domain in &libvirt.domains {
         found.extend(of_domain(domain, &placement));
         found.extend(of_ready(config.domain(&domain.name), domain));
+        found.extend(of_save(config.domain(&domain.name), clear));
     }
     found.extend(of_idle_volumes(config, libvirt, &placement));
     found
@@ -394,6 +397,16 @@ fn of_ready(table: Option<&DomainConfig>, domain: &DomainFacts) -> Option<Findin
             ),
         )
     })
+}
+
+/// Memory that would be saved in the clear.
+fn of_save(table: Option<&DomainConfig>, clear: Option<&str>) -> Option<Finding> {
+    let table = table.filter(|table| table.stop == Stop::Save)?;
+    Some(Finding::error(
+        format!("[domain.{}]", table.name),
+        format!("stop = \"save\", but {}: it will be shut down instead", clear?),
+        "put that folder on an encrypted volume (a volume's `mount` may lie there), or take out `stop`",
+    ))
 }
 
 /// A private volume that no guest uses may be a slip of the pen in the guest's XML.

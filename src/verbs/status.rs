@@ -103,6 +103,8 @@ struct DomainStatus {
     state: String,
     wanted: bool,
     volumes: Vec<String>,
+    /// Whether its next start restores it from its managed save.
+    saved: bool,
     reason: Option<String>,
     #[serde(skip)]
     active: bool,
@@ -208,6 +210,9 @@ impl Status {
             let mut words = Vec::new();
             if !domain.volumes.is_empty() {
                 words.push(format!("on {}", domain.volumes.join(", ")));
+            }
+            if domain.saved {
+                words.push("started means restored from its managed save".to_owned());
             }
             words.extend(domain.reason.clone());
             out.push_str(&row(
@@ -319,6 +324,7 @@ impl DomainStatus {
             state: "missing".to_owned(),
             wanted: table.start != Start::Never,
             volumes: table.volumes.clone().unwrap_or_default(),
+            saved: false,
             reason: Some("libvirt has no such guest: `virsh list --all` shows the names".to_owned()),
             active: false,
         }
@@ -346,6 +352,7 @@ impl DomainStatus {
             state: domain.state.word().to_owned(),
             wanted,
             volumes,
+            saved: domain.is_saved,
             reason,
             active,
         }

@@ -76,7 +76,7 @@ fn status_in_json_keeps_the_contract() {
 
     let (nobody, test) = (&status["domains"][0], &status["domains"][1]);
     for domain in [nobody, test] {
-        assert_eq!(keys(domain), ["name", "reason", "state", "volumes", "wanted"]);
+        assert_eq!(keys(domain), ["name", "reason", "saved", "state", "volumes", "wanted"]);
     }
     assert_eq!((&test["name"], &test["state"]), (&"test".into(), &"running".into()));
     assert_eq!(test["volumes"], serde_json::json!(["mail"]));

@@ -9,6 +9,7 @@ mod masters;
 mod opening;
 mod questions;
 mod ready;
+mod saving;
 mod starting;
 mod stopping;
 mod ways;

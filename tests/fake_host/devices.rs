@@ -82,6 +82,11 @@ impl Devices for FakeHost {
         })
     }
 
+    fn clear_disk(&self, path: &Path) -> Option<String> {
+        let words = || format!("{} lies on /dev/sda1, which is not encrypted", path.display());
+        self.look(|world| world.save_in_the_clear.then(words))
+    }
+
     fn memory_available(&self) -> u64 {
         self.look(|world| world.memory.saturating_sub(world.memory_taken))
     }

@@ -1,6 +1,7 @@
 //! libvirt.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use virt_unlock::cancel::Cancel;
 use virt_unlock::facts::{DomainFacts, DomainState, LibvirtFacts, PoolState, Source};
@@ -49,6 +50,7 @@ impl World {
             state: domain.state,
             autostart: domain.autostart,
             sources: paths.map(source).collect(),
+            is_saved: domain.is_saved,
             has_agent: domain.has_agent,
             ..DomainFacts::default()
         }
@@ -68,6 +70,7 @@ impl World {
         if let Some(domain) = self.domains.get_mut(name) {
             domain.state = DomainState::Running;
             domain.buttons = 0;
+            domain.is_saved = false;
         }
         Ok(())
     }
@@ -174,6 +177,22 @@ impl Hypervisor for FakeHost {
                     Err(HypervisorError::NoAgent("not running".to_owned()))
                 }
             }))
+        })
+    }
+
+    fn save(&self, uuid: &str, _: Duration, cancel: &Cancel) -> Result<()> {
+        let name = name_of(uuid);
+        self.call(&format!("save {name}"), cancel, |world| {
+            if let Err(error) = world.answers() {
+                return Some(Err(error));
+            }
+            if world.save_in_the_clear {
+                world.broken.push(format!("{name} was saved to a disk in the clear"));
+            }
+            if let Some(domain) = world.domains.get_mut(name).filter(|domain| domain.state.is_active()) {
+                (domain.state, domain.is_saved) = (DomainState::ShutOff, true);
+            }
+            Some(Ok(()))
         })
     }
 

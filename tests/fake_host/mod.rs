@@ -117,6 +117,7 @@ impl FakeHost {
                 sources: sources.map(Into::into).collect(),
                 late_sources: Vec::new(),
                 needs: volumes.iter().map(|volume| ((*volume).to_owned(), on_files)).collect(),
+                is_saved: false,
                 networks: Vec::new(),
                 has_agent: true,
                 hears: Hears::Button(1),

@@ -38,6 +38,8 @@ pub struct World {
     pub pools: BTreeMap<String, PoolState>,
     /// libvirt's domains. The UUID is `uuid-of-NAME`.
     pub domains: BTreeMap<String, FakeDomain>,
+    /// The folder that the memory of guests is saved to is not encrypted.
+    pub save_in_the_clear: bool,
     /// libvirt does not answer for so many more calls.
     pub libvirt_away: usize,
     /// Key files.
@@ -100,6 +102,7 @@ pub struct FakeVolume {
 }
 
 /// A libvirt domain.
+#[allow(clippy::struct_excessive_bools)] // each is a thing that a test sets by itself
 pub struct FakeDomain {
     /// What it does.
     pub state: DomainState,
@@ -111,6 +114,8 @@ pub struct FakeDomain {
     pub late_sources: Vec<PathBuf>,
     /// The truth: the volumes that it needs, and whether each must be mounted at `/srv/VOLUME`.
     pub needs: Vec<(String, bool)>,
+    /// Its memory was saved.
+    pub is_saved: bool,
     /// Networks that it is on, set to autostart and not active.
     pub networks: Vec<String>,
     /// Whether it has a channel for an agent.
@@ -148,6 +153,7 @@ impl Default for World {
             users_leave_after: BTreeMap::new(),
             pools: BTreeMap::new(),
             domains: BTreeMap::new(),
+            save_in_the_clear: false,
             libvirt_away: 0,
             files: BTreeMap::new(),
             credentials: BTreeMap::new(),

@@ -97,8 +97,7 @@ pub fn facts(shape: Shape, config: &Config) -> Facts {
             state: DomainState::ShutOff,
             autostart: true,
             sources: paths.into_iter().map(source).collect(),
-            restarts_on_poweroff: false,
-            has_agent: false,
+            ..DomainFacts::default()
         });
     }
     facts.libvirt = Some(libvirt);

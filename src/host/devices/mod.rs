@@ -2,6 +2,7 @@
 //! Reads only. Device-mapper is read in sysfs and not asked by ioctl, so that an ordinary user's `virt-unlock status` sees the
 //! same as root's; only who uses a volume is root's to know in full.
 
+mod encrypted;
 mod find;
 mod mapping;
 mod memory;
@@ -115,6 +116,10 @@ impl Devices for Kernel {
 
     fn memory_available(&self) -> u64 {
         self.free_memory()
+    }
+
+    fn clear_disk(&self, path: &Path) -> Option<String> {
+        self.clear_disk_below(path)
     }
 
     fn facts_of(&self, volumes: &[Volume]) -> BTreeMap<String, VolumeFacts> {

@@ -31,7 +31,10 @@ fn whats(config: &Config, domain: DomainFacts) -> Vec<String> {
         }),
         libvirt_error: None,
     };
-    of_domains(config, &facts).into_iter().map(|finding| finding.what).collect()
+    of_domains(config, &facts, None)
+        .into_iter()
+        .map(|finding| finding.what)
+        .collect()
 }
 
 #[test]
@@ -126,4 +129,15 @@ fn an_agent_that_is_waited_for_needs_a_channel() {
     assert_eq!(of_ready(None, &found), None);
     found.has_agent = true;
     assert_eq!(of_ready(Some(&table), &found), None);
+}
+
+#[test]
+fn memory_that_would_be_saved_in_the_clear_is_an_error() {
+    let mut table = DomainConfig::new("web");
+    assert_eq!(of_save(Some(&table), Some("it lies on /dev/sda1")), None);
+    table.stop = Stop::Save;
+    let found = of_save(Some(&table), Some("it lies on /dev/sda1")).unwrap();
+    assert_eq!(found.weight, Weight::Error);
+    assert!(found.what.contains("it lies on /dev/sda1"), "{found:?}");
+    assert_eq!(of_save(Some(&table), None), None);
 }
