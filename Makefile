@@ -16,10 +16,12 @@ catalog = $(DESTDIR)$(PREFIX)/lib/systemd/catalog
 doc     = $(DESTDIR)$(PREFIX)/share/doc/virt-unlock
 share   = $(DESTDIR)$(PREFIX)/share
 etc     = $(DESTDIR)/etc/virt-unlock
+hooks   = $(DESTDIR)/etc/libvirt/hooks/qemu.d
 
 programs      := $(release)/virt-unlock $(release)/virt-unlock-volumes
 unit_files    := units/virt-unlock.service units/virt-unlock-guests.service units/virt-unlock@.service
 dracut_files  := $(wildcard dracut/70virt-unlock/*)
+hook          := hooks/qemu
 catalogue     := units/virt-unlock.catalog
 documentation := README.md LICENSE config.example.toml
 # What the program writes of itself, below share.
@@ -65,8 +67,8 @@ $(made): $(release)/virt-unlock
 	$(release)/virt-unlock generate completions $(@D)
 	touch $@
 
-install: $(programs) $(made) $(unit_files) $(dracut_files) $(catalogue) $(documentation)
-	install -d $(bin) $(libexec) $(units) $(catalog) $(dracut) $(doc) $(etc) $(sort $(dir $(addprefix $(share)/,$(generated))))
+install: $(programs) $(made) $(unit_files) $(dracut_files) $(hook) $(catalogue) $(documentation)
+	install -d $(bin) $(libexec) $(hooks) $(units) $(catalog) $(dracut) $(doc) $(etc) $(sort $(dir $(addprefix $(share)/,$(generated))))
 	install -m 755 $(release)/virt-unlock $(bin)
 	install -m 755 $(release)/virt-unlock-volumes $(libexec)
 	install -m 644 $(documentation) $(doc)
@@ -76,13 +78,14 @@ install: $(programs) $(made) $(unit_files) $(dracut_files) $(catalogue) $(docume
 	for unit in $(unit_files); do put $$unit $(units) 644 || exit 1; done; \
 	for file in $(dracut_files); do put $$file $(dracut) 644 || exit 1; done
 	chmod 755 $(dracut)/module-setup.sh
+	sed 's|/usr/bin/virt-unlock|$(PREFIX)/bin/virt-unlock|g' $(hook) >$(hooks)/virt-unlock && chmod 755 $(hooks)/virt-unlock
 	for file in $(generated); do \
 	    sed 's|/usr/lib|$(PREFIX)/lib|g' $(dir $(made))$$file >$(share)/$$file && chmod 644 $(share)/$$file || exit 1; \
 	done
 	$(compile_catalogues)
 
 uninstall:
-	rm -f $(bin)/virt-unlock $(addprefix $(units)/,$(notdir $(unit_files))) $(catalog)/$(notdir $(catalogue)) $(addprefix $(share)/,$(generated))
+	rm -f $(bin)/virt-unlock $(hooks)/virt-unlock $(addprefix $(units)/,$(notdir $(unit_files))) $(catalog)/$(notdir $(catalogue)) $(addprefix $(share)/,$(generated))
 	rm -rf $(libexec) $(dracut) $(doc)
 	[ ! -d $(etc) ] || rmdir --ignore-fail-on-non-empty $(etc)
 	$(compile_catalogues)

@@ -120,6 +120,10 @@ pub enum Command {
         name: Option<String>,
     },
 
+    /// What libvirt's hook runs before a guest starts; not for people.
+    #[command(hide = true)]
+    Hook,
+
     /// What the dracut module runs; not for people.
     #[command(hide = true)]
     Initramfs {

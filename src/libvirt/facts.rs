@@ -11,8 +11,9 @@ use virt::storage_pool::StoragePool;
 use virt::sys;
 use virt_unlock::facts::{DomainFacts, DomainState, LibvirtFacts, PoolState};
 use virt_unlock::host::domain_xml::{DomainXml, Place, PoolXml};
+use virt_unlock::host::sources;
 
-use super::{errors, sources};
+use super::errors;
 
 /// All domains and pools.
 pub fn all(connection: &Connect) -> Result<LibvirtFacts, Error> {

@@ -9,7 +9,6 @@ mod errors;
 mod facts;
 mod lanes;
 mod networks;
-mod sources;
 #[cfg(test)]
 mod tests;
 

@@ -4,6 +4,7 @@ mod check;
 mod discover;
 mod down;
 mod failure;
+mod hook;
 mod in_force;
 mod initramfs;
 mod master;
@@ -39,6 +40,7 @@ pub struct Whole {
     check: fn(&App) -> Result<Verdict, Failure>,
     discover: fn(&App) -> Result<Verdict, Failure>,
     timeline: fn(bool) -> Result<Verdict, Failure>,
+    hook: fn(&App) -> Verdict,
     master: fn(&App, &MasterCommand) -> Result<Verdict, Failure>,
     guests: fn(&App, Way) -> Result<Verdict, Failure>,
     named: fn(&App, Way, &str) -> Result<Verdict, Failure>,
@@ -52,6 +54,7 @@ impl Whole {
             check: check::check,
             discover: discover::discover,
             timeline: timeline::timeline,
+            hook: hook::hook,
             master: master::master,
             guests: service::guests,
             named: service::named,
@@ -124,6 +127,7 @@ pub fn run(cli: &Cli, whole: Option<&Whole>) -> ExitCode {
 /// What only the whole program has.
 fn of_the_whole(app: &App, whole: &Whole, command: &Command) -> Result<Verdict, Failure> {
     match command {
+        Command::Hook => Ok((whole.hook)(app)),
         Command::Check => (whole.check)(app),
         Command::Discover => (whole.discover)(app),
         Command::Timeline { svg } => (whole.timeline)(*svg),

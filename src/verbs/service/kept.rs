@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config;
+use crate::config::{self, Config};
 use crate::host::lock::FOLDER;
 use crate::report::{plain, remark};
 use crate::verbs::in_force::in_force;
@@ -52,6 +52,11 @@ fn with_forgotten(mut session: Session, kept: &Path) -> Session {
         remark(4, None, &words);
     }
     session
+}
+
+/// The configuration of the way up that virt-unlock.service made, if there was one.
+pub(in crate::verbs) fn kept_configuration() -> Option<Config> {
+    config::load(Some(&running_config(None))).ok().map(|loaded| loaded.config)
 }
 
 /// Keeps the configuration of this way up: the way down must not depend on what somebody is editing.

@@ -4,9 +4,9 @@ use std::ffi::OsString;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
+use super::qcow2;
+use crate::facts::{DevNum, Source};
 use nix::sys::stat::{major, minor};
-use virt_unlock::facts::{DevNum, Source};
-use virt_unlock::host::qcow2;
 
 /// How many symbolic links one path may lead through, as in the kernel (its `MAXSYMLINKS`).
 const LINK_LIMIT: usize = 40;
@@ -73,6 +73,7 @@ fn parts_of(path: &Path) -> Vec<OsString> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use std::os::unix::fs::symlink;
 
