@@ -77,7 +77,10 @@ impl FakeHost {
             )
         });
         let result = match fault {
-            Some(Fault::Panic) => panic!("a defect in {name}, wanted by the test"),
+            Some(Fault::Panic) => {
+                self.0.update(|world| world.log.push((name.to_owned(), What::Failed)));
+                panic!("a defect in {name}, wanted by the test")
+            }
             Some(Fault::Hang) => self.0.wait(None, cancel, |_| None),
             Some(fault) => match E::of(fault.clone()) {
                 Some(error) => Ok(Err(error)),

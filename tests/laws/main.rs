@@ -9,3 +9,4 @@ mod masters;
 mod noauto;
 mod pure;
 mod runs;
+mod ways;
