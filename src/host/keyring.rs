@@ -15,6 +15,10 @@ const MAX_PAYLOAD: usize = 32_767;
 /// The passphrases in the keyring, oldest first; empty where there are none or they cannot be read. Nothing is written, and the
 /// key's time to live is left as it is.
 pub fn cached_passphrases() -> Vec<Secret> {
+    // Its owner may see such a key, and whoever possesses it, which is whose own keyrings lead to it, may read it (keyrings(7),
+    // "Possession"). A service's keyrings do not lead to root's. The process's own one ends with it.
+    let own = KeyRing::from_special_id(KeyRingIdentifier::Process, true);
+    let _ = own.and_then(|own| own.link_keyring_id(KeyRingIdentifier::User));
     read(KeyRingIdentifier::User, DESCRIPTION)
 }
 

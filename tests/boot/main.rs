@@ -16,5 +16,6 @@ mod masters;
 mod named;
 mod package;
 mod product;
+mod sandbox;
 mod stubborn;
 mod whole_way;
