@@ -54,6 +54,8 @@ pub enum Kind {
     GuestShutDown,
     /// A guest's memory was saved, and it ended.
     GuestSaved,
+    /// A guest has less time to shut down than it should have, because the whole way down must be through.
+    GuestCutShort,
     /// A guest did not shut down in its time, and its plug was pulled.
     GuestDestroyed,
     /// A guest still runs against the order.

@@ -155,7 +155,7 @@ pub enum DomainState {
     /// `idle`: it waits for input or output.
     Blocked,
     /// `paused`
-    Paused,
+    Paused(Pause),
     /// `in shutdown`
     ShuttingDown,
     /// `shut off`
@@ -169,6 +169,19 @@ pub enum DomainState {
     NoState,
 }
 
+/// Why a domain is paused, as far as that says what can be done about it (`virDomainPausedReason`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// A person paused it, or its watchdog, or nobody knows: once resumed it goes on.
+    Ordered,
+    /// Its disk could not be written or read. Once resumed it tries that again.
+    IoError,
+    /// libvirt holds it while it saves, dumps or moves it, and lets it go on by itself.
+    Held,
+    /// It has crashed, and its process was kept to be looked at: it never goes on.
+    Crashed,
+}
+
 impl DomainState {
     /// Whether a process of the domain exists that holds its disks open (virDomainIsActive).
     pub fn is_active(self) -> bool {
@@ -180,10 +193,10 @@ impl DomainState {
         match self {
             Self::Running => "running",
             Self::Blocked => "idle",
-            Self::Paused => "paused",
+            Self::Paused(Pause::Ordered | Pause::IoError | Pause::Held) => "paused",
             Self::ShuttingDown => "in shutdown",
             Self::ShutOff => "shut off",
-            Self::Crashed => "crashed",
+            Self::Crashed | Self::Paused(Pause::Crashed) => "crashed",
             Self::PmSuspended => "pmsuspended",
             Self::NoState => "no state",
         }

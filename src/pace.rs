@@ -15,6 +15,9 @@ pub struct Pace {
     pub busy_look: Duration,
     /// How long something that is not a guest may keep a volume busy. Open files may go by themselves, so a little.
     pub busy_limit: Duration,
+    /// However near the end of the whole way is: how long a domain that was asked to shut down has for it. One that hears needs some
+    /// seconds.
+    pub least_to_stop: Duration,
     /// How long a destroyed domain may take to be gone: libvirt waits 10 s between SIGTERM and SIGKILL, and cleans up after it.
     pub destroy_limit: Duration,
     /// How long a start is tried while libvirt does not answer, or says no for a reason that may pass: a daemon that restarts is back
@@ -50,6 +53,7 @@ impl Default for Pace {
             ask_again: Duration::from_secs(10),
             busy_look: Duration::from_secs(1),
             busy_limit: Duration::from_secs(10),
+            least_to_stop: Duration::from_secs(10),
             destroy_limit: Duration::from_secs(30),
             libvirt_limit: Duration::from_secs(120),
             libvirt_pause: Duration::from_secs(2),

@@ -1,37 +1,39 @@
-//! The way down, one layer each: shut the domain down, stop the pool, unmount, close. The mirror of [`super::up`].
+//! The way down, one layer each: stop the pool, unmount, close. The mirror of [`super::up`]. Domains: [`super::stop`].
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::busy;
+use super::share::Shares;
 use super::walk::Hands;
-use super::{busy, save};
 use crate::cancel::Cancel;
-use crate::config::{Config, DomainConfig, OnStopTimeout, Stop, Volume};
+use crate::config::{Config, Volume};
 use crate::event::{Ending, Kind, Outcome, Progress};
-use crate::facts::{DomainState, Facts, Mapping, MountState};
+use crate::facts::{Facts, Mapping, MountState};
 use crate::graph::Layer;
-use crate::host::{CloseError, Host, Hypervisor, HypervisorError, MountError, ShutdownMode, User};
+use crate::host::{CloseError, Host, Hypervisor, HypervisorError, MountError, User};
 use crate::pace::Pace;
-use crate::plan::{Action, Step};
-use crate::text;
+use crate::plan::{Action, Plan, Step};
 
 /// Takes layers down.
 pub struct Down<'a> {
-    config: &'a Config,
-    host: &'a Host,
+    pub(super) config: &'a Config,
+    pub(super) host: &'a Host,
     deadline: Instant,
-    uuids: BTreeMap<String, String>,
-    pace: Pace,
+    pub(super) uuids: BTreeMap<String, String>,
+    pub(super) shares: Shares,
+    pub(super) pace: Pace,
 }
 
 impl<'a> Down<'a> {
     /// For one plan made from `facts`; the whole way must be through at `deadline`.
-    pub fn new(config: &'a Config, host: &'a Host, deadline: Instant, facts: &Facts) -> Self {
+    pub fn new(config: &'a Config, host: &'a Host, deadline: Instant, plan: &Plan, facts: &Facts) -> Self {
         Self {
             config,
             host,
             deadline,
             uuids: facts.domain_uuids(),
+            shares: Shares::of(config, plan),
             pace: Pace::default(),
         }
     }
@@ -43,53 +45,13 @@ impl<'a> Down<'a> {
         self
     }
 
-    fn left(&self) -> Duration {
+    pub(super) fn left(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
-    fn stop(&self, name: &str, hypervisor: &dyn Hypervisor, progress: Progress<'_>, cancel: &Cancel) -> Ending {
-        let Some(uuid) = self.uuids.get(name) else {
-            return Outcome::Already("libvirt has no such domain".to_owned()).into();
-        };
-        let table = self.config.domain(name).cloned().unwrap_or_else(|| DomainConfig::new(name));
-        let limit = table.stop_timeout.unwrap_or(self.config.host.stop_timeout).min(self.left());
-        let patience = if table.on_stop_timeout == OnStopTimeout::Wait {
-            self.left()
-        } else {
-            limit
-        };
-        if table.stop == Stop::Save {
-            let words = match save::save(self.config, self.host, hypervisor, uuid, limit, progress, cancel) {
-                Ok(()) => return Outcome::Done("saved; its next start goes on from there".to_owned()).of(Kind::GuestSaved),
-                Err(HypervisorError::Cancelled) => return Outcome::Cancelled.into(),
-                Err(error) => error.to_string(),
-            };
-            progress.warning(format!("is not saved: {words}; it is asked to shut down instead"));
-        }
-        let since = Instant::now();
-        match self.shut_down(hypervisor, uuid, limit, patience, progress, cancel) {
-            Ok(true) => return Outcome::Done(format!("shut down after {}", text::duration(rounded(since.elapsed())))).into(),
-            Ok(false) => {}
-            Err(HypervisorError::Cancelled) => return Outcome::Cancelled.into(),
-            Err(error) => return Outcome::Failed(format!("{error}; it may still be running: its volumes stay open")).into(),
-        }
-        let asked = text::duration(rounded(since.elapsed()));
-        if table.on_stop_timeout == OnStopTimeout::Wait {
-            return Outcome::Failed(format!(
-                "still runs after {asked}, when stop-deadline ended; not destroyed, because on-stop-timeout = \"wait\"; its volumes stay open"
-            ))
-            .into();
-        }
-        progress.warning(format!("did not shut down within {asked} (stop-timeout): its plug is pulled"));
-        let outcome = match self.destroy(hypervisor, uuid, cancel) {
-            Ok(true) => {
-                return Outcome::Done(format!("destroyed: it did not shut down within {asked}")).of(Kind::GuestDestroyed);
-            }
-            Ok(false) => Outcome::Failed("did not end when it was destroyed; its volumes stay open".to_owned()),
-            Err(HypervisorError::Cancelled) => Outcome::Cancelled,
-            Err(error) => Outcome::Failed(format!("cannot be destroyed: {error}; its volumes stay open")),
-        };
-        outcome.into()
+    /// A guest whose plug is pulled at the deadline takes a moment to be gone, and its volume is to be closed all the same.
+    fn left_to_close(&self) -> Duration {
+        (self.deadline + self.pace.destroy_limit).saturating_duration_since(Instant::now())
     }
 
     fn stop_pool(name: &str, hypervisor: &dyn Hypervisor, cancel: &Cancel) -> Outcome {
@@ -170,7 +132,7 @@ impl<'a> Down<'a> {
             }
             let words = busy::explain(&users, by_hand);
             let since = *busy_since.get_or_insert_with(Instant::now);
-            if busy::is_held_from_above(&users) || since.elapsed() >= self.pace.busy_limit || self.left().is_zero() {
+            if busy::is_held_from_above(&users) || since.elapsed() >= self.pace.busy_limit || self.left_to_close().is_zero() {
                 return Outcome::Failed(format!("is still in use and stays open: {words}"));
             }
             if words != said {
@@ -190,88 +152,19 @@ impl<'a> Down<'a> {
         let mut said = String::new();
         while !guests.is_empty() {
             let words = busy::waiting_for_guests(&guests);
-            if self.left().is_zero() {
+            if self.left_to_close().is_zero() {
                 return Some(Outcome::Failed(format!("is still in use and stays open: {words}")));
             }
             if words != said {
                 progress.waiting(words.clone());
                 said = words;
             }
-            if cancel.wait(self.pace.busy_look.min(self.left())) {
+            if cancel.wait(self.pace.busy_look.min(self.left_to_close())) {
                 return Some(Outcome::Cancelled);
             }
             guests = busy::guests(&self.host.devices.users(volume));
         }
         None
-    }
-
-    /// Asks until the domain is off. False: it still runs `patience` after it was first asked, or when the whole way must be
-    /// through; but nobody is given up before being asked.
-    fn shut_down(
-        &self,
-        hypervisor: &dyn Hypervisor,
-        uuid: &str,
-        limit: Duration,
-        patience: Duration,
-        progress: Progress<'_>,
-        cancel: &Cancel,
-    ) -> Result<bool, HypervisorError> {
-        let mut attempts = 0;
-        let mut asked_since: Option<Instant> = None;
-        let mut away_since: Option<Instant> = None;
-        let mut next_request = Instant::now();
-        progress.waiting(format!("asked to shut down; it may take {}", text::duration(limit)));
-        loop {
-            match hypervisor.state(uuid, cancel) {
-                // A daemon that restarts loses no guest: what cannot be read now is read again.
-                Err(error @ HypervisorError::Unavailable(_)) => {
-                    let away = away_since.get_or_insert_with(Instant::now).elapsed();
-                    if away >= self.pace.libvirt_limit || self.left().is_zero() {
-                        return Err(error);
-                    }
-                }
-                Err(error) => return Err(error),
-                Ok(state) if !state.is_some_and(DomainState::is_active) => return Ok(true),
-                Ok(state) => {
-                    away_since = None;
-                    let had_its_time = asked_since.is_some_and(|since| since.elapsed() >= patience);
-                    if had_its_time || (attempts > 0 && self.left().is_zero()) {
-                        return Ok(false);
-                    }
-                    if Instant::now() >= next_request {
-                        attempts += 1;
-                        if matches!(state, Some(DomainState::Paused | DomainState::PmSuspended)) {
-                            progress.note("is paused: resumed, so that it can hear the request");
-                            tolerate(hypervisor.resume(uuid, cancel))?;
-                        }
-                        if request(hypervisor, uuid, attempts, cancel)? {
-                            asked_since.get_or_insert_with(Instant::now);
-                            next_request = Instant::now() + self.pace.ask_again;
-                        }
-                    }
-                }
-            }
-            if cancel.wait(self.pace.look_again) {
-                return Err(HypervisorError::Cancelled);
-            }
-        }
-    }
-
-    /// False: it still runs after [`Pace::destroy_limit`].
-    fn destroy(&self, hypervisor: &dyn Hypervisor, uuid: &str, cancel: &Cancel) -> Result<bool, HypervisorError> {
-        let since = Instant::now();
-        loop {
-            let asked = hypervisor.destroy(uuid, cancel);
-            if matches!(hypervisor.state(uuid, cancel), Ok(state) if !state.is_some_and(DomainState::is_active)) {
-                return Ok(true);
-            }
-            if since.elapsed() >= self.pace.destroy_limit {
-                return asked.map(|()| false);
-            }
-            if cancel.wait(self.pace.look_again) {
-                return Err(HypervisorError::Cancelled);
-            }
-        }
     }
 }
 
@@ -298,30 +191,4 @@ impl Hands for Down<'_> {
             _ => None,
         }
     }
-}
-
-/// One request. False: libvirt was not there to pass it on.
-fn request(hypervisor: &dyn Hypervisor, uuid: &str, attempt: u32, cancel: &Cancel) -> Result<bool, HypervisorError> {
-    // The button first: every guest has one. A guest that does not hear it may have an agent that does.
-    if attempt.is_multiple_of(3) && hypervisor.request_shutdown(uuid, ShutdownMode::Agent, cancel).is_ok() {
-        return Ok(true);
-    }
-    let pressed = hypervisor.request_shutdown(uuid, ShutdownMode::Acpi, cancel);
-    let passed_on = !matches!(pressed, Err(HypervisorError::Unavailable(_)));
-    tolerate(pressed).map(|()| passed_on)
-}
-
-/// Only a cancelled request ends the asking; one that failed is sent again.
-fn tolerate(result: Result<(), HypervisorError>) -> Result<(), HypervisorError> {
-    result.or_else(|error| {
-        if error == HypervisorError::Cancelled {
-            Err(error)
-        } else {
-            Ok(())
-        }
-    })
-}
-
-fn rounded(duration: Duration) -> Duration {
-    Duration::from_secs_f64(duration.as_secs_f64().round())
 }

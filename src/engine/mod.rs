@@ -5,7 +5,9 @@ mod busy;
 pub mod down;
 mod ready;
 mod save;
+mod share;
 mod start;
+mod stop;
 pub mod up;
 mod walk;
 

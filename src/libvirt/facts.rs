@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use nix::sys::statvfs::statvfs;
 use virt::connect::Connect;
-use virt::domain::{self, Domain};
+use virt::domain::{self, Domain, DomainPausedReason, DomainStateReason, DomainStateReasonEnum};
+use virt::enumutil::Enum;
 use virt::error::{Error, ErrorNumber};
 use virt::storage_pool::StoragePool;
 use virt::sys;
-use virt_unlock::facts::{DomainFacts, DomainState, LibvirtFacts, PoolState};
+use virt_unlock::facts::{DomainFacts, DomainState, LibvirtFacts, Pause, PoolState};
 use virt_unlock::host::domain_xml::{DomainXml, Place, PoolXml};
 use virt_unlock::host::sources;
 
@@ -57,7 +58,8 @@ fn list(connection: &Connect, pools: &mut Option<&mut Pools<'_>>) -> Result<Vec<
 
 /// A domain's state.
 pub fn state(found: &Domain) -> Result<DomainState, Error> {
-    let Some(state) = found.state()?.0.known() else {
+    let (state, reason) = found.state()?;
+    let Some(state) = state.known() else {
         // The binding's `state` drops the error of the call, and what it returns then is no state.
         return Err(Error::last_error());
     };
@@ -65,13 +67,35 @@ pub fn state(found: &Domain) -> Result<DomainState, Error> {
         domain::DomainState::NoState => DomainState::NoState,
         domain::DomainState::Running => DomainState::Running,
         domain::DomainState::Blocked => DomainState::Blocked,
-        domain::DomainState::Paused => DomainState::Paused,
+        domain::DomainState::Paused => paused(reason),
         domain::DomainState::Shutdown => DomainState::ShuttingDown,
         domain::DomainState::Shutoff => DomainState::ShutOff,
         // <on_crash>preserve</on_crash> leaves the process there, its processors stopped, its disks open.
-        domain::DomainState::Crashed if found.is_active()? => DomainState::Paused,
+        domain::DomainState::Crashed if found.is_active()? => DomainState::Paused(Pause::Crashed),
         domain::DomainState::Crashed => DomainState::Crashed,
         domain::DomainState::PMSuspended => DomainState::PmSuspended,
+    })
+}
+
+fn paused(reason: DomainStateReasonEnum) -> DomainState {
+    let reason = match reason {
+        Enum::Known(DomainStateReason::Paused(reason)) => reason.known(),
+        _ => None,
+    };
+    DomainState::Paused(match reason {
+        Some(DomainPausedReason::ShuttingDown) => return DomainState::ShuttingDown,
+        Some(DomainPausedReason::IOError) => Pause::IoError,
+        Some(DomainPausedReason::Crashed) => Pause::Crashed,
+        // Whoever began it, libvirt resumes the domain at the end, or it is off or gone then.
+        Some(
+            DomainPausedReason::Migration
+            | DomainPausedReason::Save
+            | DomainPausedReason::Dump
+            | DomainPausedReason::Snapshot
+            | DomainPausedReason::StartingUp
+            | DomainPausedReason::PostCopy,
+        ) => Pause::Held,
+        _ => Pause::Ordered,
     })
 }
 

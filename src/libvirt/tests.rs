@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
-use virt_unlock::facts::PoolState;
+use virt_unlock::facts::{Pause, PoolState};
 
 use super::*;
 
@@ -154,9 +154,9 @@ fn a_paused_domain_is_woken() {
         .0
         .call(Call::other("pausing", READ_LIMIT), &node.cancel, work)
         .unwrap();
-    assert_eq!(node.state(WEB), Some(DomainState::Paused));
+    assert_eq!(node.state(WEB), Some(DomainState::Paused(Pause::Ordered)));
     node.libvirt.start(WEB, &node.cancel).unwrap();
-    assert_eq!(node.state(WEB), Some(DomainState::Paused));
+    assert_eq!(node.state(WEB), Some(DomainState::Paused(Pause::Ordered)));
     node.libvirt.resume(WEB, &node.cancel).unwrap();
     assert_eq!(node.state(WEB), Some(DomainState::Running));
 }

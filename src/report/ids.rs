@@ -37,6 +37,8 @@ pub const GUEST_NOT_READY: &str = "ac1bf32120054511bb5840bacabfef5e";
 pub const GUEST_SHUT_DOWN: &str = "d8477361f488409ebea9b07222d1919b";
 /// [`Kind::GuestSaved`]
 pub const GUEST_SAVED: &str = "f258ffbce5ba4b78a109a5f0c3360d98";
+/// [`Kind::GuestCutShort`]
+pub const GUEST_CUT_SHORT: &str = "21bc99f0e9964ba99da3dbdd35e0c55a";
 /// [`Kind::GuestDestroyed`]
 pub const GUEST_DESTROYED: &str = "a8c7fde5c3d74de48959ec161ed31d61";
 /// [`Kind::GuestStillRuns`]
@@ -70,6 +72,7 @@ pub fn of(kind: Kind) -> &'static str {
         Kind::GuestNotReady => GUEST_NOT_READY,
         Kind::GuestShutDown => GUEST_SHUT_DOWN,
         Kind::GuestSaved => GUEST_SAVED,
+        Kind::GuestCutShort => GUEST_CUT_SHORT,
         Kind::GuestDestroyed => GUEST_DESTROYED,
         Kind::GuestStillRuns => GUEST_STILL_RUNS,
         Kind::AllDown => ALL_DOWN,

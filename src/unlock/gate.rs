@@ -100,12 +100,12 @@ impl Running {
 
 impl Gate {
     /// A gate that asks `devices` what memory is free.
-    pub fn new(devices: Arc<dyn Devices>, pace: Pace) -> Self {
+    pub fn new(devices: Arc<dyn Devices>, pace: &Pace) -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         Self {
             running: Monitor::new(Running::default()),
             devices,
-            pace,
+            pace: *pace,
             cores,
         }
     }
@@ -235,7 +235,7 @@ mod tests {
             memory_limit: LONG,
             ..Pace::default()
         };
-        let mut gate = Gate::new(Arc::new(Memory(AtomicU64::new(free))), pace);
+        let mut gate = Gate::new(Arc::new(Memory(AtomicU64::new(free))), &pace);
         gate.cores = cores;
         gate
     }

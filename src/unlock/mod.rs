@@ -94,7 +94,7 @@ impl Unlocker {
             turn: Turn::new(),
             groups,
             masters: masters.collect(),
-            gate: Gate::new(Arc::clone(&host.devices), pace),
+            gate: Gate::new(Arc::clone(&host.devices), &pace),
             waiting_guests,
             unanswered: Arc::new(Monitor::new(asked_for.len())),
             to_ask: Mutex::new(asked_for.clone()),
@@ -109,7 +109,7 @@ impl Unlocker {
     /// With other limits and pauses.
     #[must_use]
     pub fn with_pace(mut self, pace: Pace) -> Self {
-        self.gate = Gate::new(Arc::clone(&self.host.devices), pace);
+        self.gate = Gate::new(Arc::clone(&self.host.devices), &pace);
         for group in self.groups.values_mut() {
             group.keep_for(pace.keep_passphrase);
         }

@@ -44,7 +44,7 @@ pub(super) fn down(app: &App, names: &[String]) -> Result<Verdict, Failure> {
     warn_without_libvirt(&facts, &events);
     let summary = walk(
         &plan,
-        &Down::new(&session.config, &session.host, deadline, &facts),
+        &Down::new(&session.config, &session.host, deadline, &plan, &facts),
         &events,
         &cancel,
     );

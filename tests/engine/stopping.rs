@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use virt_unlock::config::{Config, OnStopTimeout};
-use virt_unlock::event::Outcome;
-use virt_unlock::facts::{DomainState, MountState};
+use virt_unlock::event::{Kind, Outcome};
+use virt_unlock::facts::{DomainState, MountState, Pause};
 use virt_unlock::host::{CloseError, HypervisorError, User};
 
 use crate::fake_host::run::{Run, config, failure, mount, table};
@@ -102,14 +102,94 @@ fn one_that_even_destroying_does_not_end_keeps_its_volume() {
     assert_eq!(host.count("close raw"), 0);
 }
 
+#[allow(clippy::unwrap_used)] // a helper of tests
+fn is_now(host: &FakeHost, domain: &str, state: DomainState) {
+    host.set(|world| world.domains.get_mut(domain).unwrap().state = state);
+}
+
 #[test]
 fn a_paused_guest_is_woken_so_that_it_can_hear() {
-    let (host, config) = up();
-    host.set(|world| world.domains.get_mut("on-raw").unwrap().state = DomainState::Paused);
+    for (state, words) in [
+        (
+            DomainState::Paused(Pause::Ordered),
+            "is paused: resumed, so that it can hear the request",
+        ),
+        (
+            DomainState::PmSuspended,
+            "is suspended: woken, so that it can hear the request",
+        ),
+        (DomainState::Paused(Pause::IoError), "resumed, so that it tries that again"),
+    ] {
+        let (host, config) = up();
+        is_now(&host, "on-raw", state);
+        let report = Run::new(&host, &config).down();
+        report.assert_good();
+        assert!(report.says(words), "{report:?}");
+        assert_eq!((host.count("destroy on-raw"), host.count("resume on-raw")), (0, 1));
+    }
+}
+
+#[test]
+fn one_whose_disk_is_full_is_resumed_once_and_then_has_its_time() {
+    let (host, mut config) = up();
+    is_now(&host, "on-raw", DomainState::Paused(Pause::IoError));
+    host.set(|world| world.domains.get_mut("on-raw").unwrap().cannot_resume = true);
+    let run = Run::new(&host, &config);
+    std::thread::scope(|scope| {
+        let down = scope.spawn(|| run.down());
+        // Asked again and again, it is not resumed again; somebody makes room.
+        host.wait_for_call("button on-raw", 4);
+        is_now(&host, "on-raw", DomainState::Running);
+        let report = down.join().unwrap();
+        report.assert_good();
+        let [warning] = report.warnings()[..] else {
+            panic!("{report:?}")
+        };
+        assert!(warning.contains("cannot shut down: make room or mend the disk, then `virsh resume on-raw`"));
+    });
+    assert_eq!((host.count("resume on-raw"), host.count("destroy on-raw")), (1, 0));
+
+    // Nobody does: the end is the one that its table says.
+    Run::new(&host, &config).up().assert_good();
+    is_now(&host, "on-raw", DomainState::Paused(Pause::IoError));
+    table(&mut config, "on-raw").stop_timeout = Some(Duration::from_millis(20));
     let report = Run::new(&host, &config).down();
     report.assert_good();
-    assert!(report.says("resumed, so that it can hear the request"));
-    assert_eq!(host.count("destroy on-raw"), 0);
+    assert!(host.count("destroy on-raw") == 1 && !host.is_open("raw"));
+}
+
+#[test]
+fn one_that_libvirt_holds_is_not_disturbed() {
+    let (host, config) = up();
+    is_now(&host, "on-raw", DomainState::Paused(Pause::Held));
+    std::thread::scope(|scope| {
+        let down = scope.spawn(|| Run::new(&host, &config).down());
+        host.wait_for_call("button on-raw", 2);
+        is_now(&host, "on-raw", DomainState::ShutOff);
+        down.join().unwrap().assert_good();
+    });
+    assert_eq!(host.count("resume on-raw"), 0);
+}
+
+#[test]
+fn one_that_has_crashed_is_not_waited_for() {
+    let (host, mut config) = up();
+    is_now(&host, "on-raw", DomainState::Paused(Pause::Crashed));
+    // With its stop-timeout of minutes, only giving up at once ends within the test's patience.
+    let report = Run::new(&host, &config).down();
+    assert_eq!(
+        report.domain("on-raw"),
+        &Outcome::Done("destroyed: it had crashed".to_owned())
+    );
+    assert_eq!(report.warnings(), ["has crashed and cannot shut down: its plug is pulled"]);
+    assert!(!host.is_open("raw"));
+
+    Run::new(&host, &config).up().assert_good();
+    is_now(&host, "on-raw", DomainState::Paused(Pause::Crashed));
+    table(&mut config, "on-raw").on_stop_timeout = OnStopTimeout::Wait;
+    let report = Run::new(&host, &config).down();
+    assert!(failure(report.domain("on-raw")).starts_with("has crashed and cannot shut down; not destroyed"));
+    assert!(host.is_open("raw") && host.count("destroy on-raw") == 1);
 }
 
 #[test]
@@ -315,4 +395,91 @@ fn the_deadline_of_the_whole_way_ends_every_wait() {
         panic!("{report:?}")
     };
     assert!(words.starts_with("destroyed"), "{words}");
+}
+
+/// A chain of guests: each is stopped before the one that it is `after`.
+fn chain(count: usize, stop_timeout: Duration) -> (FakeHost, Config) {
+    let host = FakeHost::new();
+    let mut config = config(&["raw"]);
+    host.volume("raw", "r");
+    for number in 0..count {
+        host.domain(&format!("g{number}"), &["raw"], false);
+        let table = table(&mut config, &format!("g{number}"));
+        table.stop_timeout = Some(stop_timeout);
+        table.after = number.checked_sub(1).map(|before| format!("g{before}")).into_iter().collect();
+    }
+    Run::new(&host, &config).up().assert_good();
+    (host, config)
+}
+
+#[test]
+fn one_that_takes_all_of_the_time_leaves_the_others_theirs() {
+    // Together they want far more than there is, and the first one hears nothing.
+    let (host, config) = chain(3, Duration::from_secs(60));
+    hears(&host, "g2", Hears::Nothing);
+    for heard in ["g1", "g0"] {
+        hears(&host, heard, Hears::Button(2));
+    }
+    let report = Run::new(&host, &config).deadline(Duration::from_secs(1)).down();
+    report.assert_good();
+    let Outcome::Done(words) = report.domain("g2") else {
+        panic!("{report:?}")
+    };
+    assert!(words.starts_with("destroyed: it did not shut down within "), "{words}");
+    assert_eq!((host.count("destroy g1"), host.count("destroy g0")), (0, 0));
+    // What was cut is said before, and what became of it.
+    let cut = report.events.iter().filter(|event| event.kind == Some(Kind::GuestCutShort));
+    assert_eq!(cut.count(), 3);
+    let warnings = report.warnings();
+    assert!(
+        warnings[0].starts_with("stop-deadline is near: it has ") && warnings[0].contains("not the 1min of its stop-timeout")
+    );
+    assert!(report.says("all that stop-deadline leaves of its stop-timeout of 1min: its plug is pulled"));
+    assert!(!host.is_open("raw"));
+}
+
+#[test]
+fn nobody_is_cut_off_at_once_when_no_time_is_left() {
+    let (host, config) = chain(2, Duration::from_secs(60));
+    hears(&host, "g1", Hears::Nothing);
+    hears(&host, "g0", Hears::Button(3));
+    // The way is over before it has begun. A guest that has 20 ms all the same is asked again and again in them.
+    let run = Run::new(&host, &config).deadline(Duration::ZERO);
+    let report = run.pace(|pace| pace.least_to_stop = Duration::from_millis(500)).down();
+    report.assert_good();
+    assert!(host.count("button g1") > 3 && host.count("destroy g1") == 1);
+    assert_eq!((host.count("button g0"), host.count("destroy g0")), (3, 0));
+}
+
+#[test]
+fn one_whose_plug_is_never_pulled_does_not_wait_at_the_cost_of_others() {
+    let (host, mut config) = chain(2, Duration::from_millis(300));
+    hears(&host, "g1", Hears::Nothing);
+    hears(&host, "g0", Hears::Button(5));
+    table(&mut config, "g1").on_stop_timeout = OnStopTimeout::Wait;
+    let report = Run::new(&host, &config).deadline(Duration::from_millis(600)).down();
+    assert!(failure(report.domain("g1")).contains("not destroyed, because on-stop-timeout = \"wait\""));
+    let Outcome::Done(words) = report.domain("g0") else {
+        panic!("{report:?}")
+    };
+    assert!(words.starts_with("shut down after"), "{words}");
+    assert_eq!(host.count("destroy g0"), 0);
+}
+
+/// A guest whose plug is pulled at the very end is gone a moment later.
+#[test]
+fn a_volume_that_comes_free_just_after_the_deadline_is_closed() {
+    let (host, config) = up();
+    let run = Run::new(&host, &config).without_libvirt().deadline(Duration::ZERO);
+    let run = run.pace(|pace| pace.destroy_limit = Duration::from_secs(60));
+    std::thread::scope(|scope| {
+        let down = scope.spawn(|| run.down());
+        let looks = host.look(|world| world.looks_at_users);
+        host.wait_until("it waits", |world| world.looks_at_users > looks + 4);
+        for guest in ["on-raw", "on-files"] {
+            is_now(&host, guest, DomainState::ShutOff);
+        }
+        down.join().unwrap().assert_good();
+    });
+    assert!(!host.is_open("raw") && !host.is_open("files"));
 }

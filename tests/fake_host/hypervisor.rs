@@ -82,7 +82,7 @@ impl World {
         };
         domain.buttons += usize::from(mode == ShutdownMode::Acpi);
         let heard = match (domain.hears, mode) {
-            _ if domain.state == DomainState::Paused => false,
+            _ if matches!(domain.state, DomainState::Paused(_) | DomainState::PmSuspended) => false,
             (Hears::Button(nth), ShutdownMode::Acpi) => domain.buttons >= nth,
             (Hears::Agent, ShutdownMode::Agent) => true,
             (Hears::Button(_) | Hears::Nothing, ShutdownMode::Agent) => {
@@ -199,7 +199,7 @@ impl Hypervisor for FakeHost {
     fn resume(&self, uuid: &str, cancel: &Cancel) -> Result<()> {
         let name = name_of(uuid);
         self.call(&format!("resume {name}"), cancel, |world| {
-            if let Some(domain) = world.domains.get_mut(name) {
+            if let Some(domain) = world.domains.get_mut(name).filter(|domain| !domain.cannot_resume) {
                 domain.state = DomainState::Running;
             }
             Some(Ok(()))

@@ -118,6 +118,7 @@ impl FakeHost {
                 late_sources: Vec::new(),
                 needs: volumes.iter().map(|volume| ((*volume).to_owned(), on_files)).collect(),
                 is_saved: false,
+                cannot_resume: false,
                 networks: Vec::new(),
                 has_agent: true,
                 hears: Hears::Button(1),

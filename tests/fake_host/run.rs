@@ -61,6 +61,7 @@ pub fn quick() -> Pace {
         busy_look: tick,
         busy_limit: 10 * tick,
         destroy_limit: 10 * tick,
+        least_to_stop: 10 * tick,
         libvirt_limit: PATIENCE,
         libvirt_pause: tick,
         late_volume_limit: 10 * tick,
@@ -106,7 +107,8 @@ impl<'a> Run<'a> {
             cancel: Cancel::new().unwrap(),
             elsewhere: false,
             libvirt: true,
-            deadline: PATIENCE,
+            // Far enough for every guest's stop-timeout; what hangs is ended by the guard.
+            deadline: 60 * PATIENCE,
             unanswered: Mutex::new(None),
         }
     }
@@ -164,7 +166,7 @@ impl<'a> Run<'a> {
         let facts = self.facts();
         let graph = graph::of(self.config, &facts).unwrap();
         let plan = plan::down(&facts, &graph, &self.names).unwrap();
-        let hands = Down::new(self.config, &ports, Instant::now() + self.deadline, &facts).with_pace(self.pace);
+        let hands = Down::new(self.config, &ports, Instant::now() + self.deadline, &plan, &facts).with_pace(self.pace);
         self.guarded(|events| walk(&plan, &hands, events, &self.cancel))
     }
 
@@ -174,7 +176,7 @@ impl<'a> Run<'a> {
         let facts = self.facts();
         let graph = graph::of(self.config, &facts).unwrap();
         let plan = plan::stop(self.config, &facts, &graph, &self.names, |_| false).unwrap();
-        let hands = Down::new(self.config, &ports, Instant::now() + self.deadline, &facts).with_pace(self.pace);
+        let hands = Down::new(self.config, &ports, Instant::now() + self.deadline, &plan, &facts).with_pace(self.pace);
         self.guarded(|events| walk(&plan, &hands, events, &self.cancel))
     }
 

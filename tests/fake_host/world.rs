@@ -123,6 +123,8 @@ pub struct FakeDomain {
     /// What it takes to make it shut down.
     pub hears: Hears,
     pub(super) buttons: usize,
+    /// Paused again as soon as it is resumed: its disk is full.
+    pub cannot_resume: bool,
     /// Stuck in the kernel: not even destroying it ends it.
     pub survives_destroy: bool,
 }

@@ -163,7 +163,7 @@ pub(in crate::verbs) fn guests_down(app: &App) -> Result<Verdict, Failure> {
     order(&session, move |systemd, cancel| {
         stop_named(*systemd, |name| guests.contains(name), cancel)
     })?;
-    let hands = Down::new(&session.config, &session.host, deadline, &facts);
+    let hands = Down::new(&session.config, &session.host, deadline, &plan, &facts);
     let summary = walk(&plan, &hands, &events, &cancel);
     say_end(&events, &summary, "all guests are down", "not every guest is down");
     Ok(summary.is_good().into())

@@ -193,7 +193,7 @@ impl Start<'_> {
         let facts = session.facts(Some(LIBVIRT_PATIENCE_DOWN), &self.events, &cancel)?;
         let graph = session.graph(&facts)?;
         let plan = plan::release(&facts, &graph, |layer| self.brought.contains(layer));
-        let hands = Down::new(&session.config, &session.host, deadline, &facts);
+        let hands = Down::new(&session.config, &session.host, deadline, &plan, &facts);
         Ok(walk(&plan, &hands, &self.events, &cancel).is_good())
     }
 }
@@ -248,7 +248,7 @@ pub(in crate::verbs) fn named_down(app: &App, instance: &str) -> Result<Verdict,
             return Ok(Verdict::AsAsked);
         }
     };
-    let hands = Down::new(&session.config, &session.host, deadline, &facts);
+    let hands = Down::new(&session.config, &session.host, deadline, &plan, &facts);
     let summary = walk(&plan, &hands, &events, &cancel);
     let happened = if summary.is_good() {
         Happened::Note(format!("{} is down", unit.name))

@@ -100,7 +100,7 @@ fn close_all(session: &Session, events: &Events, cancel: &Cancel) -> Result<Verd
     let facts = session.facts(None, events, cancel)?;
     let graph = session.graph(&facts)?;
     let plan = plan::down(&facts, &graph, &Names::default())?;
-    let hands = Down::new(&session.config, &session.host, deadline, &facts);
+    let hands = Down::new(&session.config, &session.host, deadline, &plan, &facts);
     let summary = walk(&plan, &hands, events, cancel);
     if summary.is_good() {
         await_guests_unit(session, &ordered, cancel);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::DeviceSpec;
-use crate::facts::{DevNum, Device, DomainState, LibvirtFacts, VolumeFacts};
+use crate::facts::{DevNum, Device, DomainState, LibvirtFacts, Pause, VolumeFacts};
 use std::collections::BTreeMap;
 
 fn open() -> Mapping {
@@ -67,7 +67,12 @@ fn the_state_follows_the_machine_and_the_record_gives_the_reason() {
     let table = [
         // What the kernel says, whether the device is there, the guest, what is remembered, whether somebody is at it.
         ((open(), true, Running, None, false), State::Up, VolumeState::Open, None),
-        ((open(), true, Paused, None, false), State::Up, VolumeState::Open, None),
+        (
+            (open(), true, Paused(Pause::Ordered), None, false),
+            State::Up,
+            VolumeState::Open,
+            None,
+        ),
         // A record that the machine overtook says nothing any more.
         ((open(), true, Running, failed(), false), State::Up, VolumeState::Open, None),
         ((open(), true, ShutOff, None, false), State::Degraded, VolumeState::Open, None),
