@@ -222,6 +222,8 @@ pub enum InitramfsPart {
     Devices,
     /// The ciphers of those devices, line by line, by the names that the kernel has for them.
     Ciphers,
+    /// The types of the tokens that may open its volumes, or their masters, line by line.
+    Tokens,
     /// How long `open` may take, in seconds.
     Limit,
 }

@@ -53,7 +53,7 @@ fn every_key_is_read() {
         [volume.mail]
         device = "UUID=0f5e2a4c-9b1d-4e6f-8a7b-3c2d1e0f9a8b"
         header = "/srv/vm/mail.header"
-        unlock = [{ key-file = "/srv/vm/mail.key", key-file-offset = 0x10, key-file-size = 64 }, "passphrase"]
+        unlock = [{ key-file = "/srv/vm/mail.key", key-file-offset = 0x10, key-file-size = 64 }, "token", "passphrase"]
         passphrase-group = "guests"
         tries = 0
         after = ["vm"]
@@ -109,7 +109,7 @@ fn every_key_is_read() {
         offset: 16,
         size: Some(64),
     };
-    mail.unlock = vec![key_file, Unlock::Passphrase];
+    mail.unlock = vec![key_file, Unlock::Token, Unlock::Passphrase];
     mail.passphrase_group = Some("guests".into());
     mail.tries = 0;
     mail.after = vec!["vm".into()];

@@ -33,6 +33,13 @@ depends() {
             break
         fi
     done < <(virt_unlock_says devices 2> /dev/null)
+    # Smart cards are reached through pcscd; TPMs and FIDO2 sticks need no more than what install() brings.
+    local module
+    for module in "$dracutbasedir"/modules.d/*pcsc; do
+        if [[ -d $module ]] && command -v pcscd > /dev/null && virt_unlock_says tokens 2> /dev/null | grep -qx systemd-pkcs11; then
+            echo pcsc
+        fi
+    done
     return 0
 }
 
@@ -53,9 +60,30 @@ virt_unlock_drivers() {
     get_dev_module "/dev/$block"
 }
 
+# A token's plug-in for libcryptsetup, and what it loads by name: ldd(1) does not show that.
+virt_unlock_token() {
+    if ! inst_libdir_file "cryptsetup/libcryptsetup-token-$1.so"; then
+        dwarning "virt-unlock: libcryptsetup's plug-in for $1 is not installed, so such a token opens nothing in the initramfs"
+        return 0
+    fi
+    case $1 in
+        systemd-tpm2) inst_libdir_file 'libtss2-esys.so.*' 'libtss2-mu.so.*' 'libtss2-rc.so.*' 'libtss2-sys.so.*' 'libtss2-tcti-device.so.*' ;;
+        systemd-fido2)
+            inst_libdir_file 'libfido2.so.*'
+            inst_rules 60-fido-id.rules
+            inst_multiple -o "${udevdir-/usr/lib/udev}/fido_id"
+            ;;
+        systemd-pkcs11)
+            inst_libdir_file 'libp11-kit.so.*' 'pkcs11/*.so' 'opensc-pkcs11.so'
+            inst_multiple -o '/usr/share/p11-kit/modules/*' '/etc/pkcs11/*'
+            ;;
+    esac
+    return 0
+}
+
 # called by dracut
 installkernel() {
-    local device modules ciphers
+    local device modules ciphers kind
     # What these headers are encrypted with, by its name in the kernel; what is built in or not there is passed over.
     mapfile -t ciphers < <(virt_unlock_says ciphers)
     hostonly='' instmods dm_crypt drbg algif_skcipher xts cbc essiv crypto-aes "${ciphers[@]/#/crypto-}" crypto-sha256 crypto-sha512
@@ -63,11 +91,17 @@ installkernel() {
         mapfile -t modules < <(virt_unlock_drivers "$(basename "$(readlink -f "$device")")" | sort -u)
         hostonly='' instmods "${modules[@]}"
     done < <(virt_unlock_says devices)
+    while read -r kind; do
+        case $kind in
+            systemd-tpm2) hostonly='' instmods '=drivers/char/tpm' ;;
+            systemd-fido2) hostonly='' instmods usbhid hid-generic ;;
+        esac
+    done < <(virt_unlock_says tokens)
 }
 
 # called by dracut
 install() {
-    local config file device lv limit lvs=()
+    local config file device lv limit kind lvs=()
     config=$(virt_unlock_says config) && limit=$(virt_unlock_says limit) || return 1
     inst_binary "$virt_unlock"
 
@@ -80,6 +114,9 @@ install() {
             dwarning "virt-unlock: $file is not there, so it is not in the initramfs; the volume is opened later if it needs it"
         fi
     done < <(virt_unlock_says files)
+    while read -r kind; do
+        virt_unlock_token "$kind"
+    done < <(virt_unlock_says tokens)
 
     inst_simple "$moddir/virt-unlock-initramfs.service" "$systemdsystemunitdir/virt-unlock-initramfs.service"
     mkdir -p "$initdir$systemdsystemunitdir/virt-unlock-initramfs.service.d"

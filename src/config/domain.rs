@@ -55,14 +55,14 @@ pub(super) fn read(reader: &mut Reader<'_>, entry: &Entry<'_>, table: &DeTable<'
             "ready" => domain.ready = read_ready(reader, value).unwrap_or(Ready::Running),
             "ready-timeout" => domain.ready_timeout = reader.duration(value).unwrap_or(domain.ready_timeout),
             "stop" => {
-                domain.stop = match reader.word(value, &["shutdown", "save"], &[]) {
+                domain.stop = match reader.word(value, &["shutdown", "save"]) {
                     Some(1) => Stop::Save,
                     _ => Stop::Shutdown,
                 }
             }
             "stop-timeout" => domain.stop_timeout = reader.duration(value),
             "on-stop-timeout" => {
-                domain.on_stop_timeout = match reader.word(value, &["destroy", "wait"], &[]) {
+                domain.on_stop_timeout = match reader.word(value, &["destroy", "wait"]) {
                     Some(1) => OnStopTimeout::Wait,
                     _ => OnStopTimeout::Destroy,
                 }
@@ -106,7 +106,7 @@ fn read_ready(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Ready> {
             reader.wrong_type(value, READY);
             return None;
         }
-        return match reader.word(value, &["running", "agent"], &[])? {
+        return match reader.word(value, &["running", "agent"])? {
             0 => Some(Ready::Running),
             _ => Some(Ready::Agent),
         };

@@ -253,6 +253,8 @@ pub enum Unlock {
         /// Its name.
         name: String,
     },
+    /// What the header's own tokens give: a TPM, a FIDO2 stick, a smart card.
+    Token,
 }
 
 impl fmt::Display for Unlock {
@@ -262,6 +264,7 @@ impl fmt::Display for Unlock {
             Self::KeyFile { path, .. } => write!(f, "key file {}", path.display()),
             Self::Master { name } => write!(f, "master {name}"),
             Self::Credential { name } => write!(f, "credential {name}"),
+            Self::Token => f.write_str("token"),
         }
     }
 }

@@ -59,11 +59,13 @@ pub(super) fn masters(ways: &[Located<Unlock>]) -> Vec<Located<String>> {
 fn read_way(reader: &mut Reader<'_>, item: &Value<'_>) -> Option<Located<Unlock>> {
     let Some(table) = item.inner.as_table() else {
         if !item.inner.is_str() {
-            reader.wrong_type(item, "\"passphrase\" or a table such as { key-file = \"/path\" }");
+            reader.wrong_type(item, "\"passphrase\", \"token\" or a table such as { key-file = \"/path\" }");
             return None;
         }
-        return reader.word(item, &["passphrase"], &["token"]).map(|_| Located {
-            value: Unlock::Passphrase,
+        let (words, ways) = (["passphrase", "token"], [Unlock::Passphrase, Unlock::Token]);
+        let word = reader.word(item, &words)?;
+        return ways.into_iter().nth(word).map(|value| Located {
+            value,
             place: item.place.clone(),
         });
     };

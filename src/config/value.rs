@@ -226,23 +226,15 @@ impl Reader<'_> {
         found
     }
 
-    /// A string that is one of `known`: its place in that list. `later` are words of a later version.
-    pub(super) fn word(&mut self, value: &Value<'_>, known: &[&str], later: &[&str]) -> Option<usize> {
+    /// A string that is one of `known`: its place in that list.
+    pub(super) fn word(&mut self, value: &Value<'_>, known: &[&str]) -> Option<usize> {
         let text = self.string(value)?;
         let place = known.iter().position(|word| *word == text);
-        if later.contains(&text.as_str()) {
-            self.not_yet(value, &quoted(&text));
-        } else if place.is_none() {
+        if place.is_none() {
             let hint = near::hint(&text, known.iter().copied(), "words");
             self.refuse(value, format_args!("cannot be {}; {hint}", quoted(&text)));
         }
         place
-    }
-
-    /// Complains of something that a later version will understand.
-    pub(super) fn not_yet(&mut self, value: &Value<'_>, written: &str) {
-        let message = format!("{written} is not supported yet by this version of virt-unlock");
-        self.complaints.at(&value.place, message);
     }
 }
 

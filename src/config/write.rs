@@ -113,6 +113,7 @@ fn ways(ways: &[Unlock]) -> Option<String> {
 fn way(way: &Unlock) -> Option<String> {
     match way {
         Unlock::Passphrase => Some(string("passphrase")),
+        Unlock::Token => Some(string("token")),
         Unlock::KeyFile { path: at, offset, size } => {
             let mut words = format!("{{ key-file = {}", path(at)?);
             if *offset != 0 {
@@ -174,7 +175,8 @@ mod tests {
             size,
         };
         let credential = Unlock::Credential { name: "mail.key".into() };
-        volume.unlock = vec![key_file(0, None), key_file(512, Some(64)), credential, Unlock::Passphrase];
+        let (token, passphrase) = (Unlock::Token, Unlock::Passphrase);
+        volume.unlock = vec![key_file(0, None), key_file(512, Some(64)), credential, token, passphrase];
         volume.passphrase_group = Some("guests".into());
         volume.tries = 0;
         volume.device_timeout = Duration::from_secs(3600 + 30);

@@ -39,6 +39,7 @@ pub(super) fn apply(candidate: &mut Candidate<'_>) {
         path: key_file(line, &mut candidate.lost),
         offset: 0,
         size: None,
+        token: false,
     };
     for option in &line.options {
         apply_option(candidate, option, &mut key);
@@ -48,12 +49,17 @@ pub(super) fn apply(candidate: &mut Candidate<'_>) {
         let (offset, size) = (key.offset, key.size);
         candidate.volume.unlock = vec![Unlock::KeyFile { path, offset, size }, Unlock::Passphrase];
     }
+    if key.token {
+        candidate.volume.unlock.insert(0, Unlock::Token);
+    }
 }
 
 struct Key {
     path: Option<PathBuf>,
     offset: u64,
     size: Option<usize>,
+    /// A TPM, a stick or a card may open it.
+    token: bool,
 }
 
 fn key_file(line: &CrypttabLine, lost: &mut Vec<String>) -> Option<PathBuf> {
@@ -137,10 +143,15 @@ fn apply_option(candidate: &mut Candidate<'_>, option: &str, key: &mut Key) {
         "timeout" => Some(format!(
             "the option {option}: a question stays open until it is answered; `hold-login` says how long logins wait"
         )),
-        // The PIN may stand in it.
-        "pkcs11-uri" => Some("the option pkcs11-uri: not supported yet; a passphrase is asked for".to_owned()),
+        // The PIN may stand in it, so its value is not shown.
+        "pkcs11-uri" | "tpm2-device" | "fido2-device" => {
+            key.token = true;
+            Some(format!(
+                "the option {name}: \"token\" goes by what systemd-cryptenroll(1) puts into the header"
+            ))
+        }
         _ if name.starts_with("tpm2-") || name.starts_with("fido2-") => {
-            Some(format!("the option {option}: not supported yet; a passphrase is asked for"))
+            Some(format!("the option {option}: the token in the header says that itself"))
         }
         _ => no_counterpart(),
     };

@@ -85,9 +85,10 @@ fn introduce(page: &mut Page, found: &Found<'_>, candidates: &[Candidate<'_>], w
         page.comment("");
         page.doubt(remark);
     }
+    let is_asked = |ways: &[Unlock]| matches!(ways, [Unlock::Passphrase] | [Unlock::Token, Unlock::Passphrase]);
     let asked = candidates
         .iter()
-        .filter(|candidate| candidate.is_written() && candidate.volume.unlock == [Unlock::Passphrase]);
+        .filter(|candidate| candidate.is_written() && is_asked(&candidate.volume.unlock));
     if asked.count() > 1 {
         page.comment("");
         page.comment("Volumes with one and the same passphrase cannot be told from outside. Give them all the same");

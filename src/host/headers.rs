@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::volumes::{Cryptsetup, OPEN_LIMIT, PROBE_LIMIT, Parts, parts, place};
+use super::volumes::{Cryptsetup, OPEN_LIMIT, PROBE_LIMIT, Parts, parts_of_bytes, place};
 use super::worker::{Change, Job};
 use super::{Headers, Key, OpenError};
 use crate::cancel::Cancel;
@@ -25,7 +25,7 @@ impl Headers for Cryptsetup {
         let draft = Draft::begin(header).map_err(|error| not_made(header, &error))?;
         let Parts {
             key_file, passphrase, ..
-        } = parts(key)?;
+        } = parts_of_bytes(key)?;
         let job = Job::CreateMaster {
             header: draft.path.clone(),
             key_file,
@@ -39,7 +39,7 @@ impl Headers for Cryptsetup {
     fn add_keyslot(&self, volume: &Volume, device: &Path, with: &Key, new: &Secret, cancel: &Cancel) -> Result<u32, OpenError> {
         let Parts {
             key_file, passphrase, ..
-        } = parts(with)?;
+        } = parts_of_bytes(with)?;
         let job = Job::Change {
             place: place(volume, device),
             change: Change::AddKeyslot { key_file },

@@ -16,6 +16,7 @@ pub mod qcow2;
 pub mod questions;
 pub mod sources;
 pub mod tables;
+pub mod tokens;
 mod tool;
 pub mod uevents;
 pub mod units;
@@ -30,6 +31,7 @@ pub use ports::{
     CloseError, Devices, Header, Headers, Hypervisor, HypervisorError, Key, Keyslot, MasterToken, MountError, Mounts, Network,
     OpenError, Question, QuestionError, Questions, ShutdownMode, User, Volumes,
 };
+pub use tokens::OtherToken;
 
 /// Everything that touches the machine, in one hand.
 #[derive(Clone)]

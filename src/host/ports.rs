@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::tokens::OtherToken;
 use crate::cancel::Cancel;
 use crate::config::{DeviceSpec, Master, Mount, Volume};
 use crate::facts::{Device, DomainFacts, DomainState, LibvirtFacts, Mapping, MountState, VolumeFacts};
@@ -172,6 +173,28 @@ pub enum Key {
         /// Its name.
         name: String,
     },
+    /// What the header's tokens give. It may wait for a person who touches a stick.
+    Token {
+        /// The token that is tried; `None`: all, in their order.
+        token: Option<u32>,
+        /// Its PIN.
+        pin: Option<Secret>,
+    },
+}
+
+impl Key {
+    /// Whether it is tried on this keyslot of the header.
+    pub fn is_tried_on(&self, header: &Header, number: u32) -> bool {
+        match self {
+            Self::Derived { keyslot, .. } => *keyslot == number,
+            Self::Token { token, .. } => {
+                let tried = |other: &&OtherToken| token.is_none_or(|token| token == other.number);
+                let mut others = header.others.iter().filter(tried);
+                others.any(|other| other.keyslots.contains(&number))
+            }
+            Self::Passphrase(_) | Self::File { .. } | Self::Credential { .. } => true,
+        }
+    }
 }
 
 /// What a LUKS header says.
@@ -187,6 +210,8 @@ pub struct Header {
     pub keyslots: Vec<Keyslot>,
     /// The masters that it is enrolled with.
     pub tokens: Vec<MasterToken>,
+    /// The tokens of other programs.
+    pub others: Vec<OtherToken>,
     /// The keyslots that a token names, ours or that of another program.
     pub marked: Vec<u32>,
     /// Tokens of our type that cannot be used, in words: damaged ones, and those of a newer version of this program.
@@ -224,7 +249,7 @@ pub struct MasterToken {
 /// Why a volume did not open. Only [`OpenError::WrongKey`] is a try.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
 pub enum OpenError {
-    /// `EPERM`; for a derived key also that its keyslot is not in use.
+    /// `EPERM`; for a derived key also that its keyslot is not in use; for a token that its PIN is wrong.
     #[error("no keyslot opens with this key")]
     WrongKey,
     /// `ENOMEM`, or the worker was killed for its memory.
@@ -248,6 +273,14 @@ pub enum OpenError {
     /// What should give the key does not; the words say what is missing and what to do.
     #[error("{0}")]
     NoKey(String),
+    /// No token gave a key, and some do when they get their PIN.
+    #[error("its token asks for a PIN")]
+    PinNeeded {
+        /// Those.
+        tokens: Vec<u32>,
+        /// What is to be said of the others.
+        others: Option<String>,
+    },
     /// Cancelled.
     #[error("cancelled")]
     Cancelled,

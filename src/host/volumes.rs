@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use serde::de::DeserializeOwned;
 
 use super::child::{Child, Interrupted, Output};
-use super::worker::{self, Job, KeyFile, Place, Request};
+use super::worker::{self, Job, KeyFile, Place, Request, Tokens};
 use super::{CloseError, Header, Key, OpenError, Volumes, credentials};
 use crate::cancel::Cancel;
 use crate::config::{Master, OpenFlags, Volume};
@@ -58,6 +58,7 @@ impl Cryptsetup {
             key_file,
             passphrase,
             keyslot,
+            tokens,
         } = parts(key)?;
         let job = Job::Open {
             place: place(volume, device),
@@ -65,6 +66,7 @@ impl Cryptsetup {
             flags: activation(volume.flags).bits(),
             key_file,
             keyslot,
+            tokens,
         };
         self.run::<Result<(), OpenError>>(job, [passphrase, None], OPEN_LIMIT, cancel)?
             .map_err(|error| of_key(key, error))
@@ -155,10 +157,12 @@ impl Volumes for Cryptsetup {
             key_file,
             passphrase,
             keyslot: _,
+            tokens,
         } = parts(key)?;
         let job = Job::OpenMaster {
             header: master.header.clone(),
             key_file,
+            tokens,
         };
         self.run_for_key(job, passphrase, OPEN_LIMIT, cancel)
             .map_err(|error| of_key(key, error))
@@ -174,23 +178,35 @@ pub(super) struct Parts<'a> {
     pub key_file: Option<KeyFile>,
     pub passphrase: Option<&'a Secret>,
     pub keyslot: Option<u32>,
+    pub tokens: Option<Tokens>,
 }
 
 pub(super) fn parts(key: &Key) -> Result<Parts<'_>, OpenError> {
-    let (key_file, passphrase, keyslot) = match key {
-        Key::Passphrase(passphrase) => (None, Some(passphrase), None),
+    let mut parts = Parts {
+        key_file: None,
+        passphrase: None,
+        keyslot: None,
+        tokens: None,
+    };
+    match key {
+        Key::Passphrase(passphrase) => parts.passphrase = Some(passphrase),
         Key::File { path, offset, size } => {
             let (path, offset, size) = (path.clone(), *offset, *size);
-            (Some(KeyFile { path, offset, size }), None, None)
+            parts.key_file = Some(KeyFile { path, offset, size });
         }
-        Key::Credential { name } => (Some(credentials::find(name).map_err(OpenError::NoKey)?), None, None),
-        Key::Derived { key, keyslot } => (None, Some(key), Some(*keyslot)),
-    };
-    Ok(Parts {
-        key_file,
-        passphrase,
-        keyslot,
-    })
+        Key::Credential { name } => parts.key_file = Some(credentials::find(name).map_err(OpenError::NoKey)?),
+        Key::Derived { key, keyslot } => (parts.passphrase, parts.keyslot) = (Some(key), Some(*keyslot)),
+        Key::Token { token, pin } => (parts.passphrase, parts.tokens) = (pin.as_ref(), Some(Tokens { only: *token })),
+    }
+    Ok(parts)
+}
+
+/// Those of a key whose bytes are needed.
+pub(super) fn parts_of_bytes(key: &Key) -> Result<Parts<'_>, OpenError> {
+    match key {
+        Key::Token { .. } => Err(OpenError::NoKey("a token does not give its key away for this".to_owned())),
+        key => parts(key),
+    }
 }
 
 /// Nobody has put a credential's file where it is read.

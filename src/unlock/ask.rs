@@ -23,8 +23,42 @@ pub(super) enum Asked {
     GivenUp(String),
 }
 
+/// What a person is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Passphrase,
+    /// That of a token.
+    Pin,
+}
+
+impl Wanted {
+    /// As a question begins.
+    fn title(self) -> &'static str {
+        match self {
+            Self::Passphrase => "Passphrase",
+            Self::Pin => "Token PIN",
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Passphrase => "passphrase",
+            Self::Pin => "PIN",
+        }
+    }
+
+    /// What the question's id begins with: agents that know passphrases, such as clevis', are to leave a PIN alone.
+    fn scheme(self) -> &'static str {
+        match self {
+            Self::Passphrase => "cryptsetup",
+            Self::Pin => "virt-unlock:pin",
+        }
+    }
+}
+
 /// What is remembered between the questions for one volume or master.
-struct Tries {
+pub(super) struct Tries {
+    wanted: Wanted,
     used: u32,
     last: Option<String>,
     pause: Duration,
@@ -35,13 +69,7 @@ struct Tries {
 
 impl Unlocker {
     pub(super) fn ask_and_open(&self, way: &OnTheWay<'_>) -> Asked {
-        let mut tries = Tries {
-            used: 0,
-            last: None,
-            pause: self.pace.machine_pause,
-            wrong: Vec::new(),
-            hasher: RandomState::new(),
-        };
+        let mut tries = Tries::new(Wanted::Passphrase, &self.pace);
         for secret in self.host.questions.cached() {
             tries.remember(&secret);
             if let Some(asked) = self.offer(way, secret, "opened by the passphrase of the root disk", None) {
@@ -103,7 +131,7 @@ impl Unlocker {
     }
 
     /// Waits for the turn and puts one question; the answer, and how fast it came.
-    fn ask(&self, way: &OnTheWay<'_>, tries: &Tries, group: Option<&Group>) -> Result<(Secret, Duration), Asked> {
+    pub(super) fn ask(&self, way: &OnTheWay<'_>, tries: &Tries, group: Option<&Group>) -> Result<(Secret, Duration), Asked> {
         way.progress.waiting("waiting until its question can be asked");
         let Ok(_turn) = self.turn.take(way.rank, way.asking) else {
             return Err(Asked::Through(Outcome::Cancelled.into()));
@@ -118,11 +146,17 @@ impl Unlocker {
                 words::of_master(&master.name, &volumes, &guests)
             }
         };
-        let words = words::question(&what, tries.used + 1, way.target.tries(), tries.last.as_deref());
+        let words = words::question(
+            tries.wanted.title(),
+            &what,
+            tries.used + 1,
+            way.target.tries(),
+            tries.last.as_deref(),
+        );
         way.progress.asking(words.clone());
         let question = Question {
             words,
-            id: format!("cryptsetup:{}", way.target.path().display()),
+            id: format!("{}:{}", tries.wanted.scheme(), way.target.path().display()),
         };
         let since = Instant::now();
         match way
@@ -159,8 +193,19 @@ impl Unlocker {
 }
 
 impl Tries {
+    pub fn new(wanted: Wanted, pace: &Pace) -> Self {
+        Self {
+            wanted,
+            used: 0,
+            last: None,
+            pause: pace.machine_pause,
+            wrong: Vec::new(),
+            hasher: RandomState::new(),
+        }
+    }
+
     /// Whether this one was wrong before.
-    fn remember(&mut self, secret: &Secret) -> bool {
+    pub fn remember(&mut self, secret: &Secret) -> bool {
         let hash = self.hasher.hash_one(secret.expose());
         let known = self.wrong.contains(&hash);
         if !known {
@@ -170,12 +215,15 @@ impl Tries {
     }
 
     /// Counts a wrong answer, and says so when it was the last that is allowed.
-    fn count(&mut self, way: &OnTheWay<'_>, known: bool, took: Duration, pace: &Pace) -> Option<Asked> {
-        if known || took < pace.machine {
+    pub fn count(&mut self, way: &OnTheWay<'_>, known: bool, took: Duration, pace: &Pace) -> Option<Asked> {
+        let word = self.wanted.word();
+        // A token counts itself, whoever types, and locks.
+        let is_by_program = took < pace.machine && self.wanted == Wanted::Passphrase;
+        if known || is_by_program {
             let why = if known {
-                "the same passphrase as before"
+                format!("the same {word} as before")
             } else {
-                "a wrong passphrase at once, by a program"
+                format!("a wrong {word} at once, by a program")
             };
             way.progress.note(format!(
                 "{why}; it does not count, the question comes back in {} s",
@@ -199,7 +247,7 @@ impl Tries {
         self.last = Some("the last one was wrong".to_owned());
         let limit = way.target.tries();
         way.progress.note(format!(
-            "wrong passphrase{}, try {}{}",
+            "wrong {word}{}, try {}{}",
             match way.target {
                 Target::Volume { .. } => String::new(),
                 Target::Master { master, .. } => format!(" for master {}", master.name),
@@ -207,6 +255,6 @@ impl Tries {
             self.used,
             if limit > 0 { format!(" of {limit}") } else { String::new() }
         ));
-        (limit > 0 && self.used >= limit).then(|| Asked::GivenUp(format!("given up after {limit} wrong passphrases")))
+        (limit > 0 && self.used >= limit).then(|| Asked::GivenUp(format!("given up after {limit} wrong {word}s")))
     }
 }

@@ -10,6 +10,7 @@ mod gate;
 mod group;
 mod kept;
 mod master;
+mod token;
 mod turn;
 mod volume;
 mod words;
@@ -31,6 +32,8 @@ use turn::Turn;
 pub struct Unlocker {
     host: Host,
     turn: Turn,
+    /// Who is at a token: a stick serves one at a time, and a person touches one thing at a time.
+    at_token: Turn,
     groups: BTreeMap<String, Group>,
     masters: BTreeMap<String, Shared>,
     gate: Gate,
@@ -92,6 +95,7 @@ impl Unlocker {
             .collect();
         Self {
             turn: Turn::new(),
+            at_token: Turn::new(),
             groups,
             masters: masters.collect(),
             gate: Gate::new(Arc::clone(&host.devices), &pace),
@@ -186,7 +190,8 @@ impl Unlocker {
 /// Whether one of these ways may ask somebody, where `masters` are those that somebody may be asked for.
 fn asks(masters: &BTreeSet<String>, ways: &[Unlock]) -> bool {
     ways.iter().any(|way| match way {
-        Unlock::Passphrase => true,
+        // A token may want a PIN.
+        Unlock::Passphrase | Unlock::Token => true,
         Unlock::KeyFile { .. } | Unlock::Credential { .. } => false,
         Unlock::Master { name } => masters.contains(name),
     })

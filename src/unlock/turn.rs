@@ -49,6 +49,11 @@ impl Turn {
         if alone == Err(Ended::Cancelled) { alone } else { Ok(()) }
     }
 
+    /// Whether somebody has it now.
+    pub fn is_taken(&self) -> bool {
+        self.0.look(|queue| queue.taken)
+    }
+
     /// Waits for the turn. `rank` is the volume's place in the plan; each waits once.
     pub fn take(&self, rank: usize, cancel: &Cancel) -> Result<Taken<'_>, Ended> {
         self.0.update(|queue| {

@@ -17,6 +17,9 @@ use crate::monitor::Ended;
 use crate::secret::Secret;
 use crate::text;
 
+/// What is said while a token is tried.
+const BY_TOKEN: &str = "getting the key from a token (touch it if it blinks)";
+
 /// What is to be opened.
 #[derive(Clone, Copy)]
 pub(super) enum Target<'a> {
@@ -130,6 +133,7 @@ impl Unlocker {
                     let key = Key::Credential { name: name.clone() };
                     self.try_key(way, &key, &unlock.to_string())
                 }
+                (Unlock::Token, _) => self.open_by_token(way),
                 (Unlock::Master { name }, Target::Volume { volume, .. }) => {
                     self.open_by_master(way, volume, name, self.asks(&ways[place + 1..]))
                 }
@@ -170,8 +174,8 @@ impl Unlocker {
         };
         // The question is answered, whatever it waits for now.
         way.progress.working("waiting for a processor and memory to derive the key");
-        // A derived key opens its own keyslot, whatever the others take.
-        let tried = |slot: &&Keyslot| !matches!(key, Key::Derived { keyslot, .. } if *keyslot != slot.number);
+        // A derived key opens its own keyslot, whatever the others take; so does a token.
+        let tried = |slot: &&Keyslot| key.is_tried_on(way.header, slot.number);
         let needed = memory_of(way.header.keyslots.iter().filter(tried));
         let entered = way
             .progress
@@ -186,15 +190,26 @@ impl Unlocker {
         };
         match way.target {
             Target::Volume { volume, device } => {
-                way.progress.working("deriving the key");
+                way.progress.working(match key {
+                    Key::Token { .. } => BY_TOKEN.to_owned(),
+                    _ => "deriving the key".to_owned(),
+                });
                 way.progress
                     .during(Phase::Key, || self.host.volumes.open(volume, device, key, way.cancel))
             }
             Target::Master { master, key: opened } => {
-                way.progress.working(format!("deriving the key of master {}", master.name));
+                way.progress.working(match key {
+                    Key::Token { .. } => format!("master {}: {BY_TOKEN}", master.name),
+                    _ => format!("deriving the key of master {}", master.name),
+                });
+                let cancel = match key {
+                    // It may wait for a person, and nobody is asked to touch a stick for what is open.
+                    Key::Token { .. } => way.asking,
+                    _ => way.cancel,
+                };
                 let secret = way
                     .progress
-                    .during(Phase::Key, || self.host.volumes.open_master(master, key, way.cancel))?;
+                    .during(Phase::Key, || self.host.volumes.open_master(master, key, cancel))?;
                 // Only what opens nothing is tried again, so it is empty.
                 let _ = opened.set(secret);
                 Ok(())

@@ -8,9 +8,9 @@ use crate::config::Volume;
 const NAMED: usize = 4;
 
 /// One line: "Passphrase for volume mail (guest mailserver), try 2 of 3, the last one was wrong:".
-pub fn question(what: &str, attempt: u32, tries: u32, last: Option<&str>) -> String {
+pub fn question(wanted: &str, what: &str, attempt: u32, tries: u32, last: Option<&str>) -> String {
     // Writing into a string cannot fail.
-    let mut words = format!("Passphrase for {what}, try {attempt}");
+    let mut words = format!("{wanted} for {what}, try {attempt}");
     if tries > 0 {
         let _ = write!(words, " of {tries}");
     }
@@ -74,11 +74,11 @@ mod tests {
     fn says_which_volume_which_guests_which_try() {
         let what = of_volume(&volume(), &["mailserver".to_owned()], 0);
         assert_eq!(
-            question(&what, 1, 3, None),
+            question("Passphrase", &what, 1, 3, None),
             "Passphrase for volume mail (guest mailserver), try 1 of 3:"
         );
         assert_eq!(
-            question(&what, 2, 3, Some("the last one was wrong")),
+            question("Passphrase", &what, 2, 3, Some("the last one was wrong")),
             "Passphrase for volume mail (guest mailserver), try 2 of 3, the last one was wrong:"
         );
     }
@@ -89,7 +89,7 @@ mod tests {
         volume.passphrase_group = Some("office".to_owned());
         let guests: Vec<String> = ["a", "b", "c", "d", "e", "f"].map(str::to_owned).to_vec();
         assert_eq!(
-            question(&of_volume(&volume, &guests, 2), 7, 0, None),
+            question("Passphrase", &of_volume(&volume, &guests, 2), 7, 0, None),
             "Passphrase for volume mail (guests a, b, c, d and 2 more) and 2 more of group office, try 7:"
         );
     }
@@ -99,7 +99,7 @@ mod tests {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let (volumes, guests) = (names(&["mail", "v", "w", "x", "y", "z"]), names(&["web"]));
         assert_eq!(
-            question(&of_master("office", &volumes, &guests), 1, 3, None),
+            question("Passphrase", &of_master("office", &volumes, &guests), 1, 3, None),
             "Passphrase for master office (volumes mail, v, w, x and 2 more; guest web), try 1 of 3:"
         );
         assert_eq!(of_master("office", &volumes[..1], &[]), "master office (volume mail)");
@@ -107,9 +107,17 @@ mod tests {
     }
 
     #[test]
+    fn says_what_is_wanted() {
+        assert_eq!(
+            question("Token PIN", "master office", 1, 0, None),
+            "Token PIN for master office, try 1:"
+        );
+    }
+
+    #[test]
     fn a_hostile_name_cannot_move_the_cursor() {
         let what = of_volume(&volume(), &["x\x1b[2J\r\nroot login:".to_owned()], 0);
-        let words = question(&what, 1, 3, None);
+        let words = question("Passphrase", &what, 1, 3, None);
         assert!(!words.contains(|c: char| c.is_control()), "{words:?}");
     }
 }

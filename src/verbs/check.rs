@@ -45,7 +45,12 @@ pub(super) fn check(app: &App) -> Result<Verdict, Failure> {
         let credentials = |unit: &str| session.systemd.credentials(unit, &cancel).ok();
         findings.extend(ways::of_ways(volume, credentials));
         if let Some(Ok(header)) = header {
-            findings.extend(of_memory(&format!("volume {}", volume.name), &header, free));
+            let about = format!("volume {}", volume.name);
+            let device = facts.volumes.get(&volume.name).and_then(|found| found.device.as_ref());
+            let place = volume.header.as_deref().or(device.map(|device| device.path.as_path()));
+            let place = place.map(|place| place.display().to_string()).unwrap_or_default();
+            findings.extend(ways::of_tokens(&about, &volume.unlock, &header, &place));
+            findings.extend(of_memory(&about, &header, free));
             headers.insert(volume.name.as_str(), header);
         }
         if let (Some(mount), MountState::None) = (&volume.mount, mount_state(&facts, volume)) {

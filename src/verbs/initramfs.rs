@@ -13,10 +13,11 @@ use super::up::{is_of_volumes, unlocker, walk_here};
 use super::{App, Failure, Verdict, answer, notes};
 use crate::cancel::Cancel;
 use crate::cli::InitramfsPart;
-use crate::config::{self, Volume};
+use crate::config::{self, Master, Unlock, Volume};
 use crate::event::{Events, Happened};
 use crate::host::lock::{Demand, FOLDER, Part};
 use crate::host::orders::Orders;
+use crate::host::tokens;
 use crate::monitor::Monitor;
 use crate::plan::{self, Names};
 use crate::report::Report;
@@ -34,6 +35,7 @@ pub(super) fn initramfs(app: &App, part: InitramfsPart) -> Result<Verdict, Failu
         InitramfsPart::Files => lines(config::files_for_initramfs(&session.config).iter().map(|file| file.display())),
         InitramfsPart::Devices => lines(devices(&session).map(|(_, device)| device.display().to_string())),
         InitramfsPart::Ciphers => lines(ciphers(&session)?.into_iter()),
+        InitramfsPart::Tokens => lines(token_types(&session)?.into_iter()),
         InitramfsPart::Limit => lines([longest(session.config.host.hold_login).as_secs()].into_iter()),
     };
     answer(&text)?;
@@ -51,6 +53,26 @@ fn ciphers(session: &Session) -> Result<BTreeSet<String>, Failure> {
     let cancel = Cancel::new()?;
     let headers = devices(session).filter_map(|(volume, device)| session.host.volumes.probe(volume, &device, &cancel).ok());
     Ok(headers.map(|header| header.cipher).collect())
+}
+
+/// By these names there are plug-ins of libcryptsetup, which takes no others (`lib/luks2/luks2_token.c`).
+fn token_types(session: &Session) -> Result<BTreeSet<String>, Failure> {
+    let (cancel, config, host) = (Cancel::new()?, &session.config, &session.host.volumes);
+    let of_volumes = devices(session).filter(|(volume, _)| volume.unlock.contains(&Unlock::Token));
+    let of_volumes = of_volumes.filter_map(|(volume, device)| host.probe(volume, &device, &cancel).ok());
+    let is_asked_there = |master: &&Master| {
+        let mut volumes = config.volumes.iter().filter(|volume| volume.initramfs);
+        master.unlock.contains(&Unlock::Token) && volumes.any(|volume| volume.is_opened_by(&master.name))
+    };
+    let of_masters = config.masters.iter().filter(is_asked_there);
+    let of_masters = of_masters.filter_map(|master| host.probe_master(master, &cancel).ok());
+    let tokens = of_volumes.chain(of_masters).flat_map(|header| header.others);
+    let is_name = |kind: &String| kind.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
+    Ok(tokens
+        .filter(tokens::is_source)
+        .map(|token| token.kind)
+        .filter(is_name)
+        .collect())
 }
 
 fn lines(all: impl Iterator<Item = impl std::fmt::Display>) -> String {

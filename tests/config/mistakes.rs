@@ -103,10 +103,6 @@ fn later_work_is_not_supported_yet() {
         "[secret.mail]\n",
         "1:2: the table `secret` is not supported yet by this version of virt-unlock",
     )]);
-    check_volume(&[(
-        "unlock = ['passphrase', 'token']",
-        "3:25: `token` is not supported yet by this version of virt-unlock",
-    )]);
 }
 
 #[test]
@@ -179,7 +175,7 @@ fn wrong_types() {
         ),
         (
             "unlock = [1]",
-            "3:11: an entry of `unlock` must be \"passphrase\" or a table such as { key-file = \"/path\" }, but this is an integer",
+            "3:11: an entry of `unlock` must be \"passphrase\", \"token\" or a table such as { key-file = \"/path\" }, but this is an integer",
         ),
         (
             "after = [1]",
@@ -282,7 +278,7 @@ fn values_that_a_volume_cannot_have() {
         ),
         (
             "unlock = ['password']",
-            "3:11: an entry of `unlock` cannot be `password`; known words: `passphrase`",
+            "3:11: an entry of `unlock` cannot be `password`; known words: `passphrase`, `token`",
         ),
         (
             "unlock = ['passphrase', 'passphrase']",

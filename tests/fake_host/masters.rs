@@ -98,12 +98,12 @@ impl FakeHost {
 impl World {
     /// What the master's key is, where this key opens it.
     pub(super) fn open_master(&mut self, name: &str, key: &Key) -> Result<Secret, OpenError> {
-        let bytes = self.bytes_of(key)?;
+        let bytes = self.bytes_of(&format!("master {name}"), key)?;
         let Some(master) = self.masters.get(name) else {
             return Err(no_file(name));
         };
         master.header.as_ref().map_err(Clone::clone)?;
-        if !master.keys.contains(&bytes) {
+        if !matches!(key, Key::Token { .. }) && !master.keys.contains(&bytes) {
             return Err(OpenError::WrongKey);
         }
         Ok(Secret::copy_of(&master.secret))
@@ -115,14 +115,15 @@ impl World {
             .map_or_else(|| Err(no_file(name)), |master| master.header.clone())
     }
 
-    /// What a key is made of, but one that is derived.
-    pub(super) fn bytes_of(&self, key: &Key) -> Result<Vec<u8>, OpenError> {
+    /// What a key for a volume, or for `master NAME`, is made of; nothing is to be seen of what a token gives.
+    pub(super) fn bytes_of(&mut self, what: &str, key: &Key) -> Result<Vec<u8>, OpenError> {
         match key {
             Key::Passphrase(secret) | Key::Derived { key: secret, .. } => Ok(secret.expose().to_vec()),
             Key::File { path, .. } => match self.files.get(path) {
                 Some(bytes) => Ok(bytes.clone()),
                 None => Err(OpenError::KeyFile("No such file or directory".to_owned())),
             },
+            Key::Token { token, pin } => self.ask_tokens(what, *token, pin.as_ref()).map(|()| Vec::new()),
             Key::Credential { name } => match self.credentials.get(name) {
                 Some(bytes) => Ok(bytes.clone()),
                 None => Err(OpenError::NoKey("its unit has no credential of this name".to_owned())),
@@ -137,7 +138,11 @@ fn no_file(master: &str) -> OpenError {
 
 /// What deriving with this key takes, in bytes: of the keyslots that are tried, the costliest.
 pub(super) fn memory_of(header: &Result<Header, OpenError>, key: &Key) -> u64 {
-    let tried = |slot: &&Keyslot| !matches!(key, Key::Derived { keyslot, .. } if *keyslot != slot.number);
+    let tried = |slot: &&Keyslot| match key {
+        Key::Derived { keyslot, .. } => *keyslot == slot.number,
+        Key::Token { .. } => super::tokens::is_of_token(slot),
+        _ => true,
+    };
     let slots = header.iter().flat_map(|header| &header.keyslots);
     slots.filter(tried).map(|slot| slot.memory_kib << 10).max().unwrap_or(0)
 }

@@ -9,6 +9,7 @@ mod hypervisor;
 pub mod masters;
 mod person;
 pub mod run;
+pub mod tokens;
 mod volumes;
 mod world;
 

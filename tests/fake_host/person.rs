@@ -26,6 +26,7 @@ impl World {
             Some(Answer::Declines) => Some(Err(QuestionError::Declined)),
             Some(Answer::CannotBeAsked) => Some(Err(QuestionError::Failed("no agent".to_owned()))),
             None if silent => None,
+            None if volume.ends_with(super::tokens::PIN) => Some(Ok(Secret::copy_of(super::tokens::RIGHT_PIN.as_bytes()))),
             None => {
                 let keys = match volume.strip_prefix("master ") {
                     Some(master) => &self.masters[master].keys,
@@ -39,8 +40,12 @@ impl World {
 
 impl Questions for FakeHost {
     fn ask(&self, question: &Question, cancel: &Cancel) -> Result<Secret, QuestionError> {
-        let device = question.id.strip_prefix("cryptsetup:").unwrap();
-        let volume = super::masters::asked_at(device.as_ref());
+        let (pin_of, passphrase_of) = (
+            question.id.strip_prefix("virt-unlock:pin:"),
+            question.id.strip_prefix("cryptsetup:"),
+        );
+        let volume = super::masters::asked_at(pin_of.or(passphrase_of).unwrap().as_ref());
+        let volume = pin_of.map_or_else(|| volume.clone(), |_| super::tokens::pin_of(&volume));
         self.0.update(|world| {
             if let Some(other) = world.question_open.replace(volume.clone()) {
                 world

@@ -20,8 +20,9 @@ impl World {
         if !self.is_there(&name) {
             return Err(OpenError::DeviceGone(device.display().to_string()));
         }
-        let bytes = self.bytes_of(key)?;
+        let bytes = self.bytes_of(&name, key)?;
         let fits = match key {
+            Key::Token { .. } => true,
             Key::Derived { keyslot, .. } => self.volumes[&name].derived.get(keyslot) == Some(&bytes),
             _ => self.volumes[&name].keys.contains(&bytes),
         };

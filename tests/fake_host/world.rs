@@ -11,6 +11,7 @@ use virt_unlock::secret::Secret;
 use super::faults::Fault;
 use super::masters::{Derived, FakeMaster};
 use super::person::Answer;
+use super::tokens::FakeToken;
 
 /// Everything on the host. Tests change it as they like by `FakeHost::set`.
 pub struct World {
@@ -46,6 +47,8 @@ pub struct World {
     pub files: BTreeMap<PathBuf, Vec<u8>>,
     /// Credentials of the unit.
     pub credentials: BTreeMap<String, Vec<u8>>,
+    /// The tokens of volumes, and of `master NAME`, in the order of their numbers.
+    pub tokens: BTreeMap<String, Vec<FakeToken>>,
     /// Memory without derivations, in bytes.
     pub memory: u64,
     /// What derivations take now, in bytes.
@@ -159,6 +162,7 @@ impl Default for World {
             libvirt_away: 0,
             files: BTreeMap::new(),
             credentials: BTreeMap::new(),
+            tokens: BTreeMap::new(),
             memory: 1 << 40,
             memory_taken: 0,
             most_derivations: 0,

@@ -23,6 +23,11 @@ pub(super) fn collect() {
     set_log_callback::<()>(Some(callback), None);
 }
 
+/// Forgets the errors until now.
+pub(super) fn forget() {
+    SAID.lock().unwrap_or_else(PoisonError::into_inner).clear();
+}
+
 /// The errors until now, in one line; `None`: it said nothing.
 pub(super) fn words() -> Option<String> {
     let said = SAID.lock().unwrap_or_else(PoisonError::into_inner);

@@ -37,8 +37,7 @@ pub(super) fn open(
     keyslot: Option<u32>,
     passphrase: Option<Secret>,
 ) -> Result<(), OpenError> {
-    let flags = CryptActivate::from_bits(flags)
-        .ok_or_else(|| OpenError::Other("libcryptsetup does not know one of the flags".to_owned()))?;
+    let flags = known(flags)?;
     // First of all: a key file that is not there needs no derivation to be found out.
     let key = given(key_file, passphrase)?;
     let mut device = load(place)?;
@@ -52,6 +51,11 @@ pub(super) fn open(
         return Err(OpenError::WrongKey);
     }
     Err(refused(place, name, &mut device, &error))
+}
+
+/// The flags, as libcryptsetup knows them.
+pub(super) fn known(flags: u32) -> Result<CryptActivate, OpenError> {
+    CryptActivate::from_bits(flags).ok_or_else(|| OpenError::Other("libcryptsetup does not know one of the flags".to_owned()))
 }
 
 /// The key of a request.
@@ -128,7 +132,7 @@ pub(super) fn load(place: &Place) -> Result<CryptDevice, OpenError> {
     Ok(device)
 }
 
-fn readable(path: &Path) -> io::Result<()> {
+pub(super) fn readable(path: &Path) -> io::Result<()> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     OpenOptions::new().read(true).custom_flags(flags).open(path).map(drop)
 }

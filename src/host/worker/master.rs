@@ -77,7 +77,7 @@ fn not_made(file: &Path, error: &LibcryptErr) -> OpenError {
 }
 
 /// The file is all that there is.
-fn place(file: &Path) -> Place {
+pub(super) fn place(file: &Path) -> Place {
     Place {
         device: file.to_owned(),
         header: None,
@@ -85,7 +85,7 @@ fn place(file: &Path) -> Place {
 }
 
 /// There is no device that could be gone.
-fn missing(error: OpenError) -> OpenError {
+pub(super) fn missing(error: OpenError) -> OpenError {
     match error {
         OpenError::DeviceGone(words) => OpenError::Header(words),
         other => other,

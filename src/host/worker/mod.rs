@@ -6,6 +6,7 @@
 //! as their bare bytes to the end: never in an argument, the environment, a file, or memory that is not locked. On standard output goes
 //! the result as JSON. Where that is a key, its JSON has its length before it, as the request has, and the bare bytes after it.
 
+mod by_token;
 mod header;
 mod key_file;
 mod log;
@@ -65,6 +66,8 @@ pub(super) enum Job {
         key_file: Option<KeyFile>,
         /// The keyslot that is tried; `None`: all.
         keyslot: Option<u32>,
+        /// The key comes from a token, and what follows is a PIN, if anything does.
+        tokens: Option<Tokens>,
     },
     /// `Result<Header, OpenError>`
     ProbeMaster {
@@ -77,6 +80,8 @@ pub(super) enum Job {
         header: PathBuf,
         /// The key; `None`: the passphrase that follows.
         key_file: Option<KeyFile>,
+        /// As for `Open`.
+        tokens: Option<Tokens>,
     },
     /// `Result<String, OpenError>`: the UUID
     CreateMaster {
@@ -138,6 +143,13 @@ pub(super) struct KeyFile {
     pub offset: u64,
     /// Its length in bytes; `None`: to the end.
     pub size: Option<usize>,
+}
+
+/// The tokens that are tried.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Tokens {
+    /// This one alone; `None`: all.
+    pub only: Option<u32>,
 }
 
 impl Request {
@@ -246,16 +258,25 @@ fn serve() -> io::Result<()> {
             flags,
             key_file,
             keyslot,
-        } => serde_json::to_vec(&luks::open(
-            place,
-            name.as_deref(),
-            *flags,
-            key_file.as_ref(),
-            *keyslot,
-            passphrase,
-        )),
+            tokens,
+        } => {
+            let name = name.as_deref();
+            serde_json::to_vec(&match tokens {
+                Some(tokens) => by_token::open(place, name, *flags, *tokens, passphrase),
+                None => luks::open(place, name, *flags, key_file.as_ref(), *keyslot, passphrase),
+            })
+        }
         Job::ProbeMaster { header } => serde_json::to_vec(&master::probe(header)),
-        Job::OpenMaster { header, key_file } => return give_key(&master::open(header, key_file.as_ref(), passphrase)),
+        Job::OpenMaster {
+            header,
+            key_file,
+            tokens,
+        } => {
+            return give_key(&match tokens {
+                Some(tokens) => by_token::volume_key(header, *tokens, passphrase),
+                None => master::open(header, key_file.as_ref(), passphrase),
+            });
+        }
         Job::CreateMaster { header, key_file } => serde_json::to_vec(&master::create(header, key_file.as_ref(), passphrase)),
         Job::Change { place, change } => serde_json::to_vec(&header::change(place, change, passphrase, new_key)),
         Job::Close { name } => serde_json::to_vec(&luks::close(name)),

@@ -3,7 +3,7 @@
 use libcryptsetup_rs::{CryptDevice, CryptTokenInfo};
 use serde::Deserialize;
 
-use crate::host::{Header, MasterToken};
+use crate::host::{Header, MasterToken, OtherToken};
 
 /// Its type: whoever reads a header knows by it whose token it is.
 const TYPE: &str = "virt-unlock-master";
@@ -15,27 +15,38 @@ const MAX_TOKENS: u32 = 32;
 /// Reads the tokens of a LUKS2 header. Of those of another type no more is read than the keyslots that they name.
 pub(super) fn read_all(device: &mut CryptDevice, header: &mut Header) {
     for number in 0..MAX_TOKENS {
-        if is_free(device, number) {
+        let Some((kind, has_plugin)) = kind_of(device, number) else {
             continue;
-        }
+        };
         let json = device.token_handle().json_get(number);
         let named = json.as_ref().ok().map(named_by).unwrap_or_default();
-        header.marked.extend(named);
-        if is_ours(device, number) {
-            let token = json
-                .map_err(|error| format!("token {number} cannot be read: {error}"))
-                .and_then(|json| read(number, &json));
-            match token {
-                Ok(token) => header.tokens.push(token),
-                Err(words) => header.strange_tokens.push(words),
-            }
+        header.marked.extend(&named);
+        if kind != TYPE {
+            header.others.push(OtherToken {
+                number,
+                kind,
+                keyslots: named,
+                has_plugin,
+            });
+            continue;
+        }
+        let token = json
+            .map_err(|error| format!("token {number} cannot be read: {error}"))
+            .and_then(|json| read(number, &json));
+        match token {
+            Ok(token) => header.tokens.push(token),
+            Err(words) => header.strange_tokens.push(words),
         }
     }
 }
 
-fn is_free(device: &mut CryptDevice, number: u32) -> bool {
-    let status = device.token_handle().status(number);
-    matches!(status, Ok(CryptTokenInfo::Inactive | CryptTokenInfo::Invalid))
+/// The type of the token of this number, and whether libcryptsetup has a plug-in for it; `None`: there is no such token.
+fn kind_of(device: &mut CryptDevice, number: u32) -> Option<(String, bool)> {
+    match device.token_handle().status(number).ok()? {
+        CryptTokenInfo::Inactive | CryptTokenInfo::Invalid => None,
+        CryptTokenInfo::Internal(kind) | CryptTokenInfo::External(kind) => Some((kind, true)),
+        CryptTokenInfo::InternalUnknown(kind) | CryptTokenInfo::ExternalUnknown(kind) => Some((kind, false)),
+    }
 }
 
 /// The keyslots that a token names.
@@ -50,8 +61,7 @@ fn named_by(json: &serde_json::Value) -> Vec<u32> {
 
 /// Whether this number has a token of our type. That no plug-in of libcryptsetup knows this type is as it should be.
 pub(super) fn is_ours(device: &mut CryptDevice, number: u32) -> bool {
-    let status = device.token_handle().status(number);
-    matches!(status, Ok(CryptTokenInfo::ExternalUnknown(kind) | CryptTokenInfo::External(kind)) if kind == TYPE)
+    kind_of(device, number).is_some_and(|(kind, _)| kind == TYPE)
 }
 
 /// The token that marks a keyslot.

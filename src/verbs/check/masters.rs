@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use super::ways::of_key_files;
+use super::ways::{of_key_files, of_tokens};
 use super::{Finding, of_memory};
 use crate::cancel::Cancel;
 use crate::config::{Config, Master, Unlock, Volume};
@@ -60,7 +60,10 @@ fn of_master(config: &Config, found: &Found<'_>, free: u64) -> Vec<Finding> {
             format!("its header {path} has no keyslot in use: nothing can open it"),
             "restore it from its backup",
         )),
-        Ok(header) => findings.extend(of_memory(&about, header, free)),
+        Ok(header) => {
+            findings.extend(of_memory(&about, header, free));
+            findings.extend(of_tokens(&about, &master.unlock, header, &path.to_string()));
+        }
         Err(error) => findings.push(Finding::error(
             &about,
             error.to_string(),

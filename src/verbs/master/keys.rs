@@ -6,6 +6,9 @@ use crate::host::{Key, OpenError, Question, QuestionError};
 use crate::secret::Secret;
 use crate::text::plain;
 
+/// A token locks itself after a few wrong PINs: a slip or two, and then the next way.
+const PIN_TRIES: u32 = 3;
+
 /// What is to be opened.
 pub(super) struct Locked<'a> {
     /// What it is: `volume mail`.
@@ -14,6 +17,8 @@ pub(super) struct Locked<'a> {
     id: String,
     unlock: &'a [Unlock],
     tries: u32,
+    /// Whether its tokens may open it: they never give away the key itself, which a change of a volume's header takes.
+    by_token: bool,
 }
 
 impl<'a> Locked<'a> {
@@ -23,6 +28,7 @@ impl<'a> Locked<'a> {
             id: format!("cryptsetup:{}", master.header.display()),
             unlock: &master.unlock,
             tries: master.tries,
+            by_token: true,
         }
     }
 
@@ -32,6 +38,7 @@ impl<'a> Locked<'a> {
             id: format!("cryptsetup:{}", device.display()),
             unlock: &volume.unlock,
             tries: volume.tries,
+            by_token: false,
         }
     }
 }
@@ -44,8 +51,14 @@ impl Work {
         known: &[Secret],
         attempt: &mut dyn FnMut(&Key) -> Result<R, OpenError>,
     ) -> Result<(R, Option<Secret>), OpenError> {
-        for path in locked.unlock {
-            let Unlock::KeyFile { path, offset, size } = path else {
+        for way in locked.unlock {
+            if *way == Unlock::Token && locked.by_token {
+                match self.by_token(locked, attempt) {
+                    Err(OpenError::NoKey(words)) => self.warn(format!("{}: token: {words}", locked.what)),
+                    result => return result.map(|opened| (opened, None)),
+                }
+            }
+            let Unlock::KeyFile { path, offset, size } = way else {
                 continue;
             };
             let key = Key::File {
@@ -84,6 +97,35 @@ impl Work {
                 return Err(OpenError::Other(format!("given up after {used} wrong passphrases")));
             }
         }
+    }
+
+    /// Tries its tokens, and asks for the PIN of those that want one.
+    fn by_token<R>(&self, locked: &Locked<'_>, attempt: &mut dyn FnMut(&Key) -> Result<R, OpenError>) -> Result<R, OpenError> {
+        let (tokens, others) = match attempt(&Key::Token { token: None, pin: None }) {
+            Err(OpenError::PinNeeded { tokens, others }) => (tokens, others),
+            result => return result,
+        };
+        let mut given_up = Vec::from_iter(others);
+        for token in tokens {
+            let mut last = "";
+            for _ in 0..PIN_TRIES {
+                let id = locked.id.replacen("cryptsetup", "virt-unlock:pin", 1);
+                let pin = Some(self.ask(&format!("PIN of token {token} of {}{last}:", locked.what), &id)?);
+                match attempt(&Key::Token { token: Some(token), pin }) {
+                    Err(OpenError::WrongKey) => last = ", the last one was wrong",
+                    Err(OpenError::NoKey(words)) => {
+                        given_up.push(words);
+                        last = "";
+                        break;
+                    }
+                    result => return result,
+                }
+            }
+            if !last.is_empty() {
+                given_up.push(format!("token {token}: given up after {PIN_TRIES} wrong PINs"));
+            }
+        }
+        Err(OpenError::NoKey(given_up.join("; ")))
     }
 
     /// Puts one question.
