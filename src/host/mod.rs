@@ -14,6 +14,7 @@ pub mod orders;
 pub mod ports;
 pub mod qcow2;
 pub mod questions;
+mod resident;
 pub mod sources;
 pub mod tables;
 pub mod tokens;

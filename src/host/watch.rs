@@ -7,14 +7,18 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Devices;
+use super::{Devices, resident};
 use crate::cancel::Cancel;
 use crate::config::Config;
 use crate::facts::VolumeFacts;
 use crate::monitor::{Ended, Monitor};
 
-/// How long it trusts the kernel's events before it looks again by itself.
+/// How long it trusts the kernel's events before it looks again by itself, at first. While nothing happens this grows …
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// … so many times with each look …
+const GROWTH: u32 = 4;
+/// … up to this: a service that waits for a volume for weeks takes no time of the processors.
+const LOOK_AGAIN_AT_LAST: Duration = Duration::from_secs(300);
 
 /// The pause after a defect, which may show again at once.
 const AFTER_DEFECT: Duration = Duration::from_secs(1);
@@ -38,17 +42,28 @@ impl Watch {
         let facts = Arc::new(Monitor::new(read(config, devices.as_ref())));
         let (config, writer, flag) = (config.clone(), Arc::clone(&facts), stop.clone());
         thread::Builder::new().name("watch".to_owned()).spawn(move || {
+            let mut trust = LOOK_AGAIN;
             while !flag.is_raised() {
-                let mut since = Instant::now();
+                let began = Instant::now();
+                let mut since = began;
                 // A defect in there must not leave those who wait without a look-out.
                 let looked = catch_unwind(AssertUnwindSafe(|| {
-                    devices.wait_for_change(LOOK_AGAIN, &flag);
+                    devices.wait_for_change(trust, &flag);
                     since = Instant::now();
                     read(&config, devices.as_ref())
                 }));
                 match looked {
-                    Ok(now) if writer.look(|before| *before != now) => writer.update(|facts| *facts = now),
-                    Ok(_) => {}
+                    Ok(now) if writer.look(|before| *before != now) => {
+                        writer.update(|facts| *facts = now);
+                        trust = LOOK_AGAIN;
+                    }
+                    Ok(_) => {
+                        // It may take long: nothing is held meanwhile that can be had again.
+                        if since.duration_since(began) >= trust {
+                            resident::let_go();
+                        }
+                        trust = (trust * GROWTH).min(LOOK_AGAIN_AT_LAST);
+                    }
                     Err(_) => {
                         flag.wait(AFTER_DEFECT);
                     }

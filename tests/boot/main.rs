@@ -17,5 +17,6 @@ mod named;
 mod package;
 mod product;
 mod sandbox;
+mod ready;
 mod stubborn;
 mod whole_way;

@@ -79,7 +79,7 @@ fn a_bare_debian_13_is_installed_upgraded_and_cleared() {
     apt(&host, "remove virt-unlock");
     assert_eq!(
         host.run(&left("/etc /usr")),
-        "/etc/virt-unlock\n/etc/virt-unlock/config.toml\n"
+        "/etc/libvirt/hooks/qemu.d/virt-unlock\n/etc/virt-unlock\n/etc/virt-unlock/config.toml\n"
     );
     host.run("cmp /etc/virt-unlock/config.toml /root/config.toml");
     assert_eq!(host.run("systemctl show -P LoadState virt-unlock-guests").trim(), "not-found");
