@@ -408,7 +408,7 @@ fn a_definition_that_was_read_before_its_base_was_mounted_is_read_again() {
             world.map("base", true);
             world.mount("base");
         };
-        world.right_after.insert("domain web".to_owned(), somebody_opens);
+        world.right_after.insert("domain web".to_owned(), Box::new(somebody_opens));
     });
     let run = Run::new(&host, &config).pace(|pace| pace.late_volume_limit = Duration::from_secs(60));
     std::thread::scope(|scope| {

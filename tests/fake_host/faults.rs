@@ -20,6 +20,8 @@ pub enum Fault {
     /// It says this instead.
     Libvirt(HypervisorError),
     /// It says this instead.
+    Question(QuestionError),
+    /// It says this instead.
     Network(String),
     /// It never comes back by itself.
     Hang,
@@ -54,7 +56,7 @@ failure!(CloseError, Fault::Close(error) => Some(error));
 failure!(MountError, Fault::Mount(error) => Some(error));
 failure!(HypervisorError, Fault::Libvirt(error) => Some(error));
 failure!(String, String::new(), Fault::Network(words) => Some(words));
-failure!(QuestionError, Fault::Hang => None);
+failure!(QuestionError, Fault::Question(error) => Some(error));
 
 impl FakeHost {
     /// One call: `work` is tried again after each change of the host until it gives something.
@@ -64,18 +66,26 @@ impl FakeHost {
         cancel: &Cancel,
         mut work: impl FnMut(&mut World) -> Option<Result<T, E>>,
     ) -> Result<T, E> {
-        let (number, fault) = self.0.update(|world| {
+        let begun = self.0.update(|world| {
+            if let Some(happens) = world.right_before.remove(name) {
+                happens(world);
+                world.changes += 1;
+            }
+            if world.dead {
+                return None;
+            }
             world.log.push((name.to_owned(), What::Begun));
             let number = world.calls;
             world.calls += 1;
             if let Some((_, false, flag)) = world.cancel_at.as_ref().filter(|(at, _, _)| *at == number) {
                 flag.raise();
             }
-            (
-                number,
-                world.faults.get_mut(name).and_then(std::collections::VecDeque::pop_front),
-            )
+            let fault = world.faults.get_mut(name).and_then(std::collections::VecDeque::pop_front);
+            Some((number, fault))
         });
+        let Some((number, fault)) = begun else {
+            return Err(E::CANCELLED);
+        };
         let result = match fault {
             Some(Fault::Panic) => {
                 self.0.update(|world| world.log.push((name.to_owned(), What::Failed)));
@@ -86,11 +96,13 @@ impl FakeHost {
                 Some(error) => Ok(Err(error)),
                 None => panic!("{name} cannot fail with {fault:?}"),
             },
-            None => self.0.wait(
-                None,
-                cancel,
-                |world| if world.held.contains(name) { None } else { work(world) },
-            ),
+            None => self.0.wait(None, cancel, |world| {
+                if world.dead || world.held.contains(name) {
+                    None
+                } else {
+                    work(world)
+                }
+            }),
         };
         let result = match result {
             Ok(result) => result,

@@ -132,7 +132,7 @@ impl FakeHost {
 
     /// The next call of this name (`open mail`, `start web`, …) has this fault; several queue up.
     pub fn fault(&self, call: &str, fault: Fault) -> &Self {
-        self.set(|world| world.faults.entry(call.to_owned()).or_default().push_back(fault))
+        self.set(|world| world.fault(call, fault))
     }
 
     /// Calls of this name stay in the middle until [`FakeHost::release`] (or until they are cancelled).

@@ -70,8 +70,12 @@ pub struct World {
     pub(super) left_behind: BTreeSet<String>,
     /// Raises the flag at the call of this number (from 0), before it does anything or after it is done.
     pub cancel_at: Option<(usize, bool, Cancel)>,
+    /// What happens to the host right before a call of this name does anything, once.
+    pub right_before: BTreeMap<String, Happening>,
     /// What happens to the host right after a call of this name has ended well, once.
-    pub right_after: BTreeMap<String, fn(&mut World)>,
+    pub right_after: BTreeMap<String, Happening>,
+    /// Who runs is killed: nothing that it calls is heard any more. Its threads end as if they were cancelled.
+    pub dead: bool,
     /// How many calls there were.
     pub calls: usize,
     pub(super) log: Vec<(String, What)>,
@@ -80,6 +84,9 @@ pub struct World {
     pub(super) noticed: u64,
     pub(super) next_minor: u64,
 }
+
+/// Something that happens to the host.
+pub type Happening = Box<dyn FnOnce(&mut World) + Send>;
 
 /// A point in a call's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,7 +183,9 @@ impl Default for World {
             held: BTreeSet::new(),
             left_behind: BTreeSet::new(),
             cancel_at: None,
+            right_before: BTreeMap::new(),
             right_after: BTreeMap::new(),
+            dead: false,
             calls: 0,
             log: Vec::new(),
             broken: Vec::new(),
@@ -188,6 +197,11 @@ impl Default for World {
 }
 
 impl World {
+    /// The next call of this name has this fault.
+    pub fn fault(&mut self, call: &str, fault: Fault) {
+        self.faults.entry(call.to_owned()).or_default().push_back(fault);
+    }
+
     /// Nothing goes wrong from here on.
     pub fn clear_faults(&mut self) {
         self.faults.clear();
