@@ -224,6 +224,8 @@ pub enum InitramfsPart {
     Ciphers,
     /// The types of the tokens that may open its volumes, or their masters, line by line.
     Tokens,
+    /// The devices that its key files lie on, line by line: where each is now, or how the configuration names it.
+    KeyDevices,
     /// How long `open` may take, in seconds.
     Limit,
 }

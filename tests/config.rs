@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use virt_unlock::config::{
-    self, Config, DeviceSpec, DomainConfig, Master, Mount, OnStopTimeout, Problems, Ready, Start, Stop, Unlock, Volume,
+    self, Config, DeviceSpec, DomainConfig, KeyFile, Master, Mount, OnStopTimeout, Problems, Ready, Start, Stop, Unlock, Volume,
 };
 
 #[path = "config/files.rs"]
@@ -53,7 +53,12 @@ fn every_key_is_read() {
         [volume.mail]
         device = "UUID=0f5e2a4c-9b1d-4e6f-8a7b-3c2d1e0f9a8b"
         header = "/srv/vm/mail.header"
-        unlock = [{ key-file = "/srv/vm/mail.key", key-file-offset = 0x10, key-file-size = 64 }, "token", "passphrase"]
+        unlock = [
+            { key-file = "/srv/vm/mail.key", key-file-offset = 0x10, key-file-size = 64 },
+            { key-file = "/mail.key", key-file-device = "UUID=1A2B-3C4D", key-file-timeout = "2min" },
+            "token",
+            "passphrase",
+        ]
         passphrase-group = "guests"
         tries = 0
         after = ["vm"]
@@ -104,12 +109,22 @@ fn every_key_is_read() {
 
     let mut mail = Volume::new("mail", DeviceSpec::Uuid("0f5e2a4c-9b1d-4e6f-8a7b-3c2d1e0f9a8b".into()));
     mail.header = Some("/srv/vm/mail.header".into());
-    let key_file = Unlock::KeyFile {
-        path: "/srv/vm/mail.key".into(),
+    let key_file = KeyFile {
         offset: 16,
         size: Some(64),
+        ..KeyFile::new("/srv/vm/mail.key")
     };
-    mail.unlock = vec![key_file, Unlock::Token, Unlock::Passphrase];
+    let on_stick = KeyFile {
+        device: Some(DeviceSpec::Uuid("1A2B-3C4D".into())),
+        timeout: Duration::from_secs(120),
+        ..KeyFile::new("/mail.key")
+    };
+    mail.unlock = vec![
+        Unlock::KeyFile(key_file),
+        Unlock::KeyFile(on_stick),
+        Unlock::Token,
+        Unlock::Passphrase,
+    ];
     mail.passphrase_group = Some("guests".into());
     mail.tries = 0;
     mail.after = vec!["vm".into()];
@@ -169,11 +184,7 @@ fn every_key_of_a_master_is_read() {
     let by_office = Unlock::Master { name: "office".into() };
     assert_eq!(config.volumes[0].unlock, [by_office, Unlock::Passphrase]);
     let mut office = Master::new("office", "/etc/virt-unlock/masters/office.luks".into());
-    office.unlock = vec![Unlock::KeyFile {
-        path: "/root/office.key".into(),
-        offset: 0,
-        size: None,
-    }];
+    office.unlock = vec![Unlock::KeyFile(KeyFile::new("/root/office.key"))];
     office.tries = 0;
     assert_eq!(config.masters, [office]);
 }
@@ -297,7 +308,10 @@ fn the_initramfs_gets_its_volumes_alone() {
 
         [master.office]
         header = "/etc/virt-unlock/masters/office.luks"
-        unlock = [{ key-file = "/root/office.key" }, "passphrase"]
+        unlock = [
+            { key-file = "/root/office.key" },
+            { key-file = "/office", key-file-device = "LABEL=KEYS", key-file-timeout = "5s" },
+        ]
         tries = 5
 
         [master.other]
@@ -328,6 +342,7 @@ fn the_initramfs_gets_its_volumes_alone() {
         "/root/raw.key",
     ];
     assert_eq!(files, wanted.map(PathBuf::from));
+    assert_eq!(config::key_devices_for_initramfs(&whole), [DeviceSpec::Label("KEYS".into())]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use virt_unlock::cancel::Cancel;
-use virt_unlock::config::{DeviceSpec, Volume};
+use virt_unlock::config::{DeviceSpec, KeyFile, Volume};
 use virt_unlock::host::volumes::Cryptsetup;
 use virt_unlock::host::{CloseError, Header, Headers, Key, Keyslot, OpenError, Volumes, worker};
 use virt_unlock::secret::Secret;
@@ -207,14 +207,23 @@ fn a_key_file_is_read_at_its_offset_and_size() {
     let bench = Bench::luks2();
     let path = bench.file("keys", format!("some bytes before{PASSPHRASE}\n").as_bytes());
     let key = |offset, size| Key::File {
-        path: path.clone(),
-        offset,
-        size,
+        file: KeyFile {
+            offset,
+            size,
+            ..KeyFile::new(&path)
+        },
+        device: None,
     };
     assert_eq!(bench.check(&key(17, Some(PASSPHRASE.len()))), Ok(()));
     // The newline at its end is a part of the key.
-    assert_eq!(bench.check(&key(17, None)), Err(OpenError::WrongKey));
-    assert_eq!(bench.check(&key(0, None)), Err(OpenError::WrongKey));
+    for offset in [17, 0] {
+        let said = bench.check(&key(offset, None));
+        assert!(
+            matches!(&said, Err(OpenError::NoKey(words)) if words.contains("a line end, which is part of the key")),
+            "{said:?}"
+        );
+    }
+    assert_eq!(bench.check(&key(0, Some(16))), Err(OpenError::WrongKey));
     assert!(matches!(bench.check(&key(17, Some(100))), Err(OpenError::KeyFile(words)) if words.contains("100 bytes")));
     fs::remove_file(&path).unwrap();
     let gone = OpenError::KeyFile("No such file or directory".to_owned());

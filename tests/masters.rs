@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tempfile::TempDir;
 use virt_unlock::cancel::Cancel;
-use virt_unlock::config::{DeviceSpec, Master, Unlock, Volume};
+use virt_unlock::config::{DeviceSpec, KeyFile, Master, Unlock, Volume};
 use virt_unlock::host::volumes::Cryptsetup;
 use virt_unlock::host::{CloseError, Header, Headers, Key, Keyslot, MasterToken, OpenError, Volumes};
 use virt_unlock::secret::Secret;
@@ -118,10 +118,9 @@ fn a_master_gives_its_volume_key_to_the_right_passphrase_alone() {
     assert_eq!(key.expose(), fs::read(&dumped).unwrap());
     assert_eq!(key.expose().len(), 64);
     assert_eq!(bench.open_master("x").unwrap_err(), OpenError::WrongKey);
-    let file = |path| Key::File {
-        path,
-        offset: 0,
-        size: None,
+    let file = |path: PathBuf| Key::File {
+        file: KeyFile::new(path),
+        device: None,
     };
     let (right, none) = (bench.at("key"), bench.at("none"));
     fs::write(&right, PASSPHRASE).unwrap();
@@ -245,9 +244,8 @@ fn a_master_that_cannot_be_made_leaves_nothing() {
     let folder = bench.at("etc/masters");
     bench.master.header = folder.join("office.luks");
     let no_key = Key::File {
-        path: bench.at("none"),
-        offset: 0,
-        size: None,
+        file: KeyFile::new(bench.at("none")),
+        device: None,
     };
     let refused = bench.luks.create_master(&bench.master.header, &no_key, &bench.cancel);
     assert!(matches!(refused, Err(OpenError::KeyFile(_))), "{refused:?}");

@@ -81,6 +81,19 @@ virt_unlock_token() {
     return 0
 }
 
+# What mounts a device with a key file on it, and drives it: by what is on it, or the usual where it is not there now.
+virt_unlock_stick() {
+    local kinds=(vfat exfat ext4) kind modules=()
+    if [[ -b $1 ]]; then
+        kind=$(blkid -o value -s TYPE "$1")
+        kinds=("${kind:-vfat}")
+        mapfile -t modules < <(virt_unlock_drivers "$(basename "$(readlink -f "$1")")" | sort -u)
+    fi
+    [[ ${kinds[*]} == *fat* ]] && kinds+=(nls_cp437 nls_iso8859-1 nls_ascii nls_utf8)
+    [[ ${kinds[*]} == ntfs ]] && kinds+=(ntfs3)
+    hostonly='' instmods "${kinds[@]}" "${modules[@]}" sd_mod usb_storage uas xhci_pci ehci_pci
+}
+
 # called by dracut
 installkernel() {
     local device modules ciphers kind
@@ -97,6 +110,11 @@ installkernel() {
             systemd-fido2) hostonly='' instmods usbhid hid-generic ;;
         esac
     done < <(virt_unlock_says tokens)
+    # A master's header is a block device while clevis' agent answers for it.
+    [[ -e /usr/libexec/clevis-luks-askpass ]] && hostonly='' instmods loop
+    while read -r device; do
+        virt_unlock_stick "$device"
+    done < <(virt_unlock_says key-devices)
 }
 
 # called by dracut

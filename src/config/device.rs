@@ -53,6 +53,23 @@ pub(super) fn parse(text: &str) -> Result<DeviceSpec, String> {
     }
 }
 
+/// The same for a device with a filesystem on it, whose UUID is what its kind of filesystem has: `1A2B-3C4D` for FAT.
+///
+/// # Errors
+/// What is wrong, to be read after "the device".
+pub fn parse_filesystem(text: &str) -> Result<DeviceSpec, String> {
+    match text.strip_prefix("UUID=") {
+        Some(uuid) if !uuid.is_empty() && uuid.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-') => {
+            Ok(DeviceSpec::Uuid(uuid.to_owned()))
+        }
+        Some(uuid) if !uuid.is_empty() => Err(format!(
+            "is no UUID: {} has more than hexadecimal digits and `-` in it (`blkid -s UUID` shows it)",
+            quoted(text)
+        )),
+        _ => parse(text),
+    }
+}
+
 fn is_uuid(text: &str) -> bool {
     let groups: Vec<&str> = text.split('-').collect();
     let lengths: Vec<usize> = groups.iter().map(|group| group.len()).collect();
@@ -104,6 +121,16 @@ mod tests {
             let error = parse(text).unwrap_err();
             assert!(error.contains(words), "{text:?}: {error}");
         }
+    }
+
+    #[test]
+    fn a_filesystem_has_the_uuid_of_its_kind() {
+        for uuid in ["1A2B-3C4D", "4E2A0C1B2A0BFD6F", UUID] {
+            assert_eq!(parse_filesystem(&format!("UUID={uuid}")), Ok(DeviceSpec::Uuid(uuid.into())));
+        }
+        assert!(parse_filesystem("UUID=stick").unwrap_err().contains("`blkid -s UUID`"));
+        assert!(parse_filesystem("UUID=").unwrap_err().contains("says nothing"));
+        assert_eq!(parse_filesystem("LABEL=KEYS"), parse("LABEL=KEYS"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::types::{Config, Master, Unlock, Volume};
+use super::types::{Config, DeviceSpec, Master, Unlock, Volume};
 use super::write::{master_table, volume_table};
 
 /// The text of a configuration with the volumes that are opened in the initramfs alone, and with their masters; nothing is mounted
@@ -40,9 +40,26 @@ pub fn files_for_initramfs(config: &Config) -> Vec<PathBuf> {
 
 fn key_files(ways: &[Unlock]) -> impl Iterator<Item = &Path> {
     ways.iter().filter_map(|way| match way {
-        Unlock::KeyFile { path, .. } => Some(path.as_path()),
+        // One on a stick stays there.
+        Unlock::KeyFile(file) if file.device.is_none() => Some(file.path.as_path()),
         _ => None,
     })
+}
+
+/// The devices that their key files lie on.
+pub fn key_devices_for_initramfs(config: &Config) -> Vec<DeviceSpec> {
+    let of_masters = masters(config).flat_map(|master| &master.unlock);
+    let ways = volumes(config).flat_map(|volume| &volume.unlock).chain(of_masters);
+    let mut devices: Vec<DeviceSpec> = Vec::new();
+    for way in ways {
+        if let Unlock::KeyFile(file) = way
+            && let Some(device) = &file.device
+            && !devices.contains(device)
+        {
+            devices.push(device.clone());
+        }
+    }
+    devices
 }
 
 /// The volumes that are opened in the initramfs.

@@ -26,13 +26,14 @@ mod write;
 
 use std::path::PathBuf;
 
-pub use initramfs::{files_for_initramfs, for_initramfs};
+pub use device::parse_filesystem;
+pub use initramfs::{files_for_initramfs, for_initramfs, key_devices_for_initramfs};
 pub use load::{DEFAULT_PATH, Loaded, load};
 pub use names::{check_master, check_volume, mount_point};
 pub use problem::{Found, Problems};
 pub use types::{
-    ByName, Config, DeviceSpec, DomainConfig, HostConfig, Master, Mount, OnStopTimeout, OpenFlags, Ready, Start, Stop, Unlock,
-    Volume,
+    ByName, Config, DeviceSpec, DomainConfig, HostConfig, KeyFile, Master, Mount, OnStopTimeout, OpenFlags, Ready, Start, Stop,
+    Unlock, Volume,
 };
 pub use write::{master_table, string, volume_table};
 

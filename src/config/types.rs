@@ -235,14 +235,7 @@ pub enum Unlock {
     /// Somebody types it.
     Passphrase,
     /// Bytes of a file.
-    KeyFile {
-        /// The file.
-        path: PathBuf,
-        /// Where the key starts in it, in bytes.
-        offset: u64,
-        /// How long the key is, in bytes; `None`: to the end of the file.
-        size: Option<usize>,
-    },
+    KeyFile(KeyFile),
     /// A key that is derived from a master's.
     Master {
         /// The master's name.
@@ -261,10 +254,53 @@ impl fmt::Display for Unlock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Passphrase => f.write_str("passphrase"),
-            Self::KeyFile { path, .. } => write!(f, "key file {}", path.display()),
+            Self::KeyFile(file) => file.fmt(f),
             Self::Master { name } => write!(f, "master {name}"),
             Self::Credential { name } => write!(f, "credential {name}"),
             Self::Token => f.write_str("token"),
+        }
+    }
+}
+
+/// A key that is bytes of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyFile {
+    /// The file: on this host, or in the filesystem on `device`.
+    pub path: PathBuf,
+    /// Where the key starts in it, in bytes.
+    pub offset: u64,
+    /// How long the key is, in bytes; `None`: to the end of the file.
+    pub size: Option<usize>,
+    /// A device that is mounted for as long as the file is read: a USB stick.
+    pub device: Option<DeviceSpec>,
+    /// How long the device, or the file where there is none, is waited for.
+    pub timeout: Duration,
+}
+
+impl KeyFile {
+    /// The whole of a file that lies on this host, and is there or is not.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            offset: 0,
+            size: None,
+            device: None,
+            timeout: Duration::ZERO,
+        }
+    }
+
+    /// How long it is waited for where nothing else is said: a stick has to be found in a drawer.
+    pub const fn default_timeout(on_device: bool) -> Duration {
+        Duration::from_secs(if on_device { 30 } else { 0 })
+    }
+}
+
+impl fmt::Display for KeyFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "key file {}", self.path.display())?;
+        match &self.device {
+            Some(device) => write!(f, " on {device}"),
+            None => Ok(()),
         }
     }
 }

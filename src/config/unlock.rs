@@ -2,14 +2,21 @@
 
 use std::path::PathBuf;
 
+use super::device;
 use super::names;
-use super::types::Unlock;
+use super::types::{DeviceSpec, KeyFile, Unlock};
 use super::value::{Entry, Located, Reader, Value};
 use crate::secret::MAX_KEY;
 
 /// What tells the ways apart that are tables.
 const TABLE_KEYS: [&str; 3] = ["key-file", "credential", "master"];
-const KEY_FILE_KEYS: [&str; 3] = ["key-file", "key-file-offset", "key-file-size"];
+const KEY_FILE_KEYS: [&str; 5] = [
+    "key-file",
+    "key-file-offset",
+    "key-file-size",
+    "key-file-device",
+    "key-file-timeout",
+];
 const CREDENTIAL_KEYS: [&str; 1] = ["credential"];
 const EXPECTED: &str = "an array of ways such as [\"passphrase\", { key-file = \"/path\" }]";
 
@@ -38,10 +45,10 @@ pub(super) fn read(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Vec<Loc
     sound.then_some(ways)
 }
 
-/// The key files among these ways, as what they are ("key file").
+/// The key files of this host among these ways, as what they are ("key file").
 pub(super) fn key_files(ways: &[Located<Unlock>]) -> Vec<(&'static str, Located<PathBuf>)> {
     let of = |way: &Located<Unlock>| match &way.value {
-        Unlock::KeyFile { path, .. } => Some(way.with(path.clone())),
+        Unlock::KeyFile(file) if file.device.is_none() => Some(way.with(file.path.clone())),
         _ => None,
     };
     ways.iter().filter_map(of).map(|file| ("key file", file)).collect()
@@ -107,7 +114,7 @@ fn read_credential(reader: &mut Reader<'_>, entries: &[Entry<'_>]) -> Option<Unl
 fn read_key_file(reader: &mut Reader<'_>, item: &Value<'_>, entries: &[Entry<'_>]) -> Option<Located<Unlock>> {
     let alone = entries.len() == 1;
     let mut path: Option<Located<PathBuf>> = None;
-    let (mut offset, mut size, mut sound) = (0, None, true);
+    let (mut offset, mut size, mut device, mut timeout, mut sound) = (0, None, None, None, true);
     for entry in entries {
         let value = &entry.value;
         match entry.key {
@@ -128,6 +135,14 @@ fn read_key_file(reader: &mut Reader<'_>, item: &Value<'_>, entries: &[Entry<'_>
                 Some(found) => size = usize::try_from(found).ok(),
                 None => sound = false,
             },
+            "key-file-device" => match read_device(reader, value) {
+                Some(found) => device = Some(found),
+                None => sound = false,
+            },
+            "key-file-timeout" => match reader.duration(value) {
+                Some(found) => timeout = Some(found),
+                None => sound = false,
+            },
             _ => {
                 // What is alone in its table may have been meant to be any of them.
                 let known: &[&str] = if alone { &TABLE_KEYS } else { &KEY_FILE_KEYS };
@@ -145,12 +160,22 @@ fn read_key_file(reader: &mut Reader<'_>, item: &Value<'_>, entries: &[Entry<'_>
     };
     Some(Located {
         place: path.place,
-        value: Unlock::KeyFile {
+        value: Unlock::KeyFile(KeyFile {
             path: path.value,
             offset,
             size,
-        },
+            timeout: timeout.unwrap_or(KeyFile::default_timeout(device.is_some())),
+            device,
+        }),
     })
+}
+
+/// The device of a key file.
+fn read_device(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<DeviceSpec> {
+    let text = reader.string(value)?;
+    device::parse_filesystem(&text)
+        .map_err(|words| reader.refuse(value, words))
+        .ok()
 }
 
 /// `{ master = "NAME" }`

@@ -1,8 +1,9 @@
 //! The tables of volumes and masters as a person would write them: the way back of [`super::volume`] and [`super::master`]. Keys with their defaults are left out.
 
 use std::path::Path;
+use std::time::Duration;
 
-use super::types::{Master, Mount, Unlock, Volume};
+use super::types::{DeviceSpec, KeyFile, Master, Mount, Unlock, Volume};
 use crate::text;
 
 /// The table of a volume, header and keys, each on a line of its own. `None`: a path in it is not UTF-8, and TOML has nothing else.
@@ -10,12 +11,7 @@ pub fn volume_table(volume: &Volume) -> Option<String> {
     let default = Volume::new(&volume.name, volume.device.clone());
     let mut table = format!("[volume.{}]\n", key(&volume.name));
     let mut put = |key: &str, value: String| table.push_str(&format!("{key} = {value}\n"));
-    // A path with bytes that are no UTF-8 would be another one when it is shown.
-    let device = volume.device.to_string();
-    if device.contains(char::REPLACEMENT_CHARACTER) {
-        return None;
-    }
-    put("device", string(&device));
+    put("device", device_spec(&volume.device)?);
     if let Some(header) = &volume.header {
         put("header", path(header)?);
     }
@@ -96,6 +92,12 @@ fn key(name: &str) -> String {
     if is_bare { name.to_owned() } else { string(name) }
 }
 
+fn device_spec(device: &DeviceSpec) -> Option<String> {
+    // A path with bytes that are no UTF-8 would be another one when it is shown.
+    let device = device.to_string();
+    (!device.contains(char::REPLACEMENT_CHARACTER)).then(|| string(&device))
+}
+
 fn path(path: &Path) -> Option<String> {
     path.to_str().map(string)
 }
@@ -114,19 +116,31 @@ fn way(way: &Unlock) -> Option<String> {
     match way {
         Unlock::Passphrase => Some(string("passphrase")),
         Unlock::Token => Some(string("token")),
-        Unlock::KeyFile { path: at, offset, size } => {
-            let mut words = format!("{{ key-file = {}", path(at)?);
-            if *offset != 0 {
-                words.push_str(&format!(", key-file-offset = {offset}"));
-            }
-            if let Some(size) = size {
-                words.push_str(&format!(", key-file-size = {size}"));
-            }
-            Some(words + " }")
-        }
+        Unlock::KeyFile(file) => key_file(file),
         Unlock::Master { name } => Some(format!("{{ master = {} }}", string(name))),
         Unlock::Credential { name } => Some(format!("{{ credential = {} }}", string(name))),
     }
+}
+
+fn key_file(file: &KeyFile) -> Option<String> {
+    let mut words = format!("{{ key-file = {}", path(&file.path)?);
+    if file.offset != 0 {
+        words.push_str(&format!(", key-file-offset = {}", file.offset));
+    }
+    if let Some(size) = file.size {
+        words.push_str(&format!(", key-file-size = {size}"));
+    }
+    if let Some(device) = &file.device {
+        words.push_str(&format!(", key-file-device = {}", device_spec(device)?));
+    }
+    if file.timeout != KeyFile::default_timeout(file.device.is_some()) {
+        // The words for a span have whole seconds in them, or less than one.
+        let exact = Duration::from_secs(file.timeout.as_secs()) == file.timeout;
+        let millis = format!("{}ms", file.timeout.as_millis());
+        let timeout = if exact { text::duration(file.timeout) } else { millis };
+        words.push_str(&format!(", key-file-timeout = {}", string(&timeout)));
+    }
+    Some(words + " }")
 }
 
 fn mount(mount: &Mount) -> Option<String> {
@@ -146,9 +160,8 @@ fn mount(mount: &Mount) -> Option<String> {
 mod tests {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
-    use std::time::Duration;
 
-    use super::super::types::{DeviceSpec, OpenFlags};
+    use super::super::types::OpenFlags;
     use super::*;
 
     #[track_caller]
@@ -169,14 +182,25 @@ mod tests {
     fn every_key_comes_back_as_it_was() {
         let mut volume = Volume::new("a:b=@", DeviceSpec::Label("\"odd\" \\ l\u{202e}abel".into()));
         volume.header = Some("/root/my \"header\"".into());
-        let key_file = |offset, size| Unlock::KeyFile {
-            path: "/root/key".into(),
+        let key_file = |offset, size| KeyFile {
             offset,
             size,
+            ..KeyFile::new("/root/key")
+        };
+        let on_stick = KeyFile {
+            device: Some(DeviceSpec::Uuid("1A2B-3C4D".into())),
+            timeout: Duration::from_secs(30),
+            ..key_file(0, None)
+        };
+        let late = KeyFile {
+            timeout: Duration::from_millis(1500),
+            ..key_file(1, None)
         };
         let credential = Unlock::Credential { name: "mail.key".into() };
-        let (token, passphrase) = (Unlock::Token, Unlock::Passphrase);
-        volume.unlock = vec![key_file(0, None), key_file(512, Some(64)), credential, token, passphrase];
+        volume.unlock = [key_file(0, None), key_file(512, Some(64)), on_stick, late]
+            .map(Unlock::KeyFile)
+            .to_vec();
+        volume.unlock.extend([credential, Unlock::Token, Unlock::Passphrase]);
         volume.passphrase_group = Some("guests".into());
         volume.tries = 0;
         volume.device_timeout = Duration::from_secs(3600 + 30);
@@ -221,11 +245,10 @@ mod tests {
         };
         let plain = "[master.\"office.2\"]\nheader = \"/etc/virt-unlock/masters/office.luks\"\n";
         assert_eq!(read(&master), plain);
-        let key_file = Unlock::KeyFile {
-            path: "/root/key".into(),
-            offset: 0,
+        let key_file = Unlock::KeyFile(KeyFile {
             size: Some(64),
-        };
+            ..KeyFile::new("/root/key")
+        });
         (master.unlock, master.tries) = (vec![key_file, Unlock::Passphrase], 0);
         let text = read(&master);
         for key in super::super::master::KEYS {

@@ -1,16 +1,17 @@
 //! From a line of crypttab(5) to the keys of a volume.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::candidate::Candidate;
-use crate::config::Unlock;
+use crate::config::{KeyFile, Unlock, parse_filesystem};
 use crate::facts::survey::CrypttabLine;
 
 /// Options that say what is so in any case.
 const ALWAYS: [&str; 3] = ["luks", "luks1", "luks2"];
 /// Devices that give another key each time.
 const RANDOM: [&str; 3] = ["/dev/urandom", "/dev/random", "/dev/hwrng"];
+/// Options by which a TPM, a stick or a card opens it.
+const TOKENS: [&str; 3] = ["pkcs11-uri", "tpm2-device", "fido2-device"];
 
 /// Why this line cannot become a volume; `None`: it can.
 pub(super) fn unfit(line: &CrypttabLine) -> Option<String> {
@@ -35,59 +36,51 @@ pub(super) fn unfit(line: &CrypttabLine) -> Option<String> {
 /// Puts what a candidate's line says into its table, and notes what has no counterpart.
 pub(super) fn apply(candidate: &mut Candidate<'_>) {
     let Some(line) = candidate.line else { return };
-    let mut key = Key {
-        path: key_file(line, &mut candidate.lost),
-        offset: 0,
-        size: None,
-        token: false,
-    };
+    let mut key = key_file(line, &mut candidate.lost);
     for option in &line.options {
-        apply_option(candidate, option, &mut key);
+        apply_option(candidate, option, key.as_mut());
     }
-    if let Some(path) = key.path {
-        // systemd-cryptsetup(8) asks for a passphrase where a key file does not do.
-        let (offset, size) = (key.offset, key.size);
-        candidate.volume.unlock = vec![Unlock::KeyFile { path, offset, size }, Unlock::Passphrase];
-    }
-    if key.token {
-        candidate.volume.unlock.insert(0, Unlock::Token);
-    }
+    // systemd-cryptsetup(8) asks for a passphrase where these do not do.
+    let by_token = line.options.iter().any(|option| TOKENS.contains(&split(option).0));
+    let unlock = &mut candidate.volume.unlock;
+    unlock.clear();
+    unlock.extend(by_token.then_some(Unlock::Token));
+    unlock.extend(key.map(Unlock::KeyFile));
+    unlock.push(Unlock::Passphrase);
 }
 
-struct Key {
-    path: Option<PathBuf>,
-    offset: u64,
-    size: Option<usize>,
-    /// A TPM, a stick or a card may open it.
-    token: bool,
-}
-
-fn key_file(line: &CrypttabLine, lost: &mut Vec<String>) -> Option<PathBuf> {
+fn key_file(line: &CrypttabLine, lost: &mut Vec<String>) -> Option<KeyFile> {
     let Some(key) = &line.key else {
-        return line.key_by_name.clone();
+        return line.key_by_name.as_ref().map(KeyFile::new);
     };
     if !key.starts_with('/') {
         lost.push(format!("the key {key}: is no absolute path"));
         return None;
     }
     // crypttab(5): a path, a colon and the device that it is on.
-    if let Some((path, device)) = key.split_once(':') {
-        lost.push(format!(
-            "the key file {path} on the device {device}: not supported; mount that device and name the whole path"
-        ));
-        return None;
+    let Some((path, device)) = key.split_once(':') else {
+        return Some(KeyFile::new(key));
+    };
+    match parse_filesystem(device) {
+        Ok(device) => Some(KeyFile {
+            device: Some(device),
+            timeout: KeyFile::default_timeout(true),
+            ..KeyFile::new(path)
+        }),
+        Err(words) => {
+            lost.push(format!("the key file {path} on the device {device}: this {words}"));
+            None
+        }
     }
-    Some(Path::new(key).to_owned())
 }
 
 fn split(option: &str) -> (&str, &str) {
     option.split_once('=').unwrap_or((option, ""))
 }
 
-fn apply_option(candidate: &mut Candidate<'_>, option: &str, key: &mut Key) {
+fn apply_option(candidate: &mut Candidate<'_>, option: &str, key: Option<&mut KeyFile>) {
     let (volume, (name, value)) = (&mut candidate.volume, split(option));
     let no_counterpart = || Some(format!("the option {option}: has no counterpart"));
-    let number = value.parse::<u64>();
     let lost = match name {
         _ if ALWAYS.contains(&name) => None,
         "discard" => set(&mut volume.flags.discard),
@@ -100,20 +93,10 @@ fn apply_option(candidate: &mut Candidate<'_>, option: &str, key: &mut Key) {
             volume.header = Some(value.into());
             None
         }
-        "keyfile-offset" => match number {
-            Ok(offset) => {
-                key.offset = offset;
-                None
-            }
-            Err(_) => no_counterpart(),
-        },
-        "keyfile-size" => match number.ok().and_then(|size| usize::try_from(size).ok()) {
-            // 0 is the whole file.
-            Some(size) => {
-                key.size = (size > 0).then_some(size);
-                None
-            }
-            None => no_counterpart(),
+        _ if name.starts_with("keyfile-") => match key {
+            Some(key) => of_key(key, name, value).err().and_then(|()| no_counterpart()),
+            // Without a key file it says nothing.
+            None => None,
         },
         "tries" => match value.parse() {
             Ok(tries) => {
@@ -144,18 +127,31 @@ fn apply_option(candidate: &mut Candidate<'_>, option: &str, key: &mut Key) {
             "the option {option}: a question stays open until it is answered; `hold-login` says how long logins wait"
         )),
         // The PIN may stand in it, so its value is not shown.
-        "pkcs11-uri" | "tpm2-device" | "fido2-device" => {
-            key.token = true;
-            Some(format!(
-                "the option {name}: \"token\" goes by what systemd-cryptenroll(1) puts into the header"
-            ))
-        }
+        _ if TOKENS.contains(&name) => Some(format!(
+            "the option {name}: \"token\" goes by what systemd-cryptenroll(1) puts into the header"
+        )),
         _ if name.starts_with("tpm2-") || name.starts_with("fido2-") => {
             Some(format!("the option {option}: the token in the header says that itself"))
         }
         _ => no_counterpart(),
     };
     candidate.lost.extend(lost);
+}
+
+/// An option of a key file; an error if it has no counterpart.
+fn of_key(key: &mut KeyFile, name: &str, value: &str) -> Result<(), ()> {
+    match name {
+        "keyfile-offset" => key.offset = value.parse().map_err(drop)?,
+        "keyfile-size" => {
+            let size: usize = value.parse().map_err(drop)?;
+            // 0 is the whole file.
+            key.size = (size > 0).then_some(size);
+        }
+        "keyfile-timeout" => key.timeout = seconds(value).ok_or(())?,
+        // `keyfile-erase` too: a key file is left where it is.
+        _ => return Err(()),
+    }
+    Ok(())
 }
 
 fn set(flag: &mut bool) -> Option<String> {

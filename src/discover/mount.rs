@@ -186,7 +186,7 @@ pub(super) fn order(candidates: &mut [Candidate<'_>]) {
     for candidate in candidates.iter_mut().filter(|candidate| !candidate.is_left()) {
         let volume = &candidate.volume;
         let key_files = volume.unlock.iter().filter_map(|way| match way {
-            Unlock::KeyFile { path, .. } => Some(path.as_path()),
+            Unlock::KeyFile(file) if file.device.is_none() => Some(file.path.as_path()),
             _ => None,
         });
         let places: Vec<&Path> = key_files

@@ -30,6 +30,7 @@ fn find_in(folder: Option<&Path>, name: &str) -> Result<KeyFile, String> {
             path,
             offset: 0,
             size: None,
+            device: None,
         }),
         Ok(_) => Err("it is empty; `systemd-creds encrypt` makes it, see virt-unlock.toml(5)".to_owned()),
         Err(_) => Err("its unit has no credential of this name; a drop-in that virt-unlock.toml(5) shows gives it".to_owned()),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::tokens::OtherToken;
 use crate::cancel::Cancel;
-use crate::config::{DeviceSpec, Master, Mount, Volume};
+use crate::config::{DeviceSpec, KeyFile, Master, Mount, Volume};
 use crate::facts::{Device, DomainFacts, DomainState, LibvirtFacts, Mapping, MountState, VolumeFacts};
 use crate::secret::Secret;
 
@@ -17,6 +17,11 @@ use crate::secret::Secret;
 pub trait Devices: Send + Sync {
     /// The device that the configuration's words lead to, if it is there now.
     fn find(&self, spec: &DeviceSpec) -> Option<Device>;
+
+    /// The same where the device is to have a filesystem, whose UUID or label it is then.
+    fn find_filesystem(&self, spec: &DeviceSpec) -> Option<Device> {
+        self.find(spec)
+    }
 
     /// What has the volume's name below `/dev/mapper`: ours only if it is crypt, lies on `device` (where that is known), and
     /// has the LUKS UUID of the volume's header (where that can be read).
@@ -155,11 +160,9 @@ pub enum Key {
     /// Bytes of a file.
     File {
         /// The file.
-        path: PathBuf,
-        /// Where the key starts, in bytes.
-        offset: u64,
-        /// Its length in bytes; `None`: to the end.
-        size: Option<usize>,
+        file: KeyFile,
+        /// Where the device is now that the file lies on, where it has one: it is mounted for as long as the file is read.
+        device: Option<PathBuf>,
     },
     /// A key that was derived from a master's.
     Derived {

@@ -190,9 +190,13 @@ pub(super) fn parts(key: &Key) -> Result<Parts<'_>, OpenError> {
     };
     match key {
         Key::Passphrase(passphrase) => parts.passphrase = Some(passphrase),
-        Key::File { path, offset, size } => {
-            let (path, offset, size) = (path.clone(), *offset, *size);
-            parts.key_file = Some(KeyFile { path, offset, size });
+        Key::File { file, device } => {
+            parts.key_file = Some(KeyFile {
+                path: file.path.clone(),
+                offset: file.offset,
+                size: file.size,
+                device: device.clone(),
+            });
         }
         Key::Credential { name } => parts.key_file = Some(credentials::find(name).map_err(OpenError::NoKey)?),
         Key::Derived { key, keyslot } => (parts.passphrase, parts.keyslot) = (Some(key), Some(*keyslot)),

@@ -9,6 +9,7 @@ pub mod enrolment;
 mod gate;
 mod group;
 mod kept;
+pub mod key_file;
 mod master;
 mod token;
 mod turn;
@@ -17,6 +18,7 @@ mod words;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use crate::config::{Config, Master, Unlock, Volume};
 use crate::host::Host;
@@ -47,6 +49,8 @@ pub struct Unlocker {
     unanswered: Arc<Monitor<usize>>,
     /// By volume, those that are directly after it.
     followers: BTreeMap<String, Vec<String>>,
+    /// Since when key files, or their devices, have been waited for.
+    awaited: Mutex<BTreeMap<String, Instant>>,
     pace: Pace,
 }
 
@@ -105,6 +109,7 @@ impl Unlocker {
             asked_for,
             asked_masters,
             followers: followers(config),
+            awaited: Mutex::default(),
             host: host.clone(),
             pace,
         }
@@ -192,7 +197,7 @@ fn asks(masters: &BTreeSet<String>, ways: &[Unlock]) -> bool {
     ways.iter().any(|way| match way {
         // A token may want a PIN.
         Unlock::Passphrase | Unlock::Token => true,
-        Unlock::KeyFile { .. } | Unlock::Credential { .. } => false,
+        Unlock::KeyFile(_) | Unlock::Credential { .. } => false,
         Unlock::Master { name } => masters.contains(name),
     })
 }

@@ -121,14 +121,7 @@ impl Unlocker {
         for (place, unlock) in ways.iter().enumerate() {
             let asked = match (unlock, way.target) {
                 (Unlock::Passphrase, _) => self.ask_and_open(way),
-                (Unlock::KeyFile { path, offset, size }, _) => {
-                    let key = Key::File {
-                        path: path.clone(),
-                        offset: *offset,
-                        size: *size,
-                    };
-                    self.try_key(way, &key, &unlock.to_string())
-                }
+                (Unlock::KeyFile(file), _) => self.by_key_file(way, file),
                 (Unlock::Credential { name }, _) => {
                     let key = Key::Credential { name: name.clone() };
                     self.try_key(way, &key, &unlock.to_string())
@@ -148,7 +141,7 @@ impl Unlocker {
     }
 
     /// Tries a key that nobody has to be asked for. Why it does not open is said, for the next way may.
-    fn try_key(&self, way: &OnTheWay<'_>, key: &Key, what: &str) -> Asked {
+    pub(super) fn try_key(&self, way: &OnTheWay<'_>, key: &Key, what: &str) -> Asked {
         match self.open(way, key) {
             Err(error @ (OpenError::WrongKey | OpenError::KeyFile(_) | OpenError::NoKey(_))) => {
                 let words = format!("{what}: {error}");

@@ -36,6 +36,10 @@ pub(super) fn initramfs(app: &App, part: InitramfsPart) -> Result<Verdict, Failu
         InitramfsPart::Devices => lines(devices(&session).map(|(_, device)| device.display().to_string())),
         InitramfsPart::Ciphers => lines(ciphers(&session)?.into_iter()),
         InitramfsPart::Tokens => lines(token_types(&session)?.into_iter()),
+        InitramfsPart::KeyDevices => lines(config::key_devices_for_initramfs(&session.config).iter().map(|device| {
+            let now = session.host.devices.find_filesystem(device);
+            now.map_or(device.to_string(), |now| now.path.display().to_string())
+        })),
         InitramfsPart::Limit => lines([longest(session.config.host.hold_login).as_secs()].into_iter()),
     };
     answer(&text)?;

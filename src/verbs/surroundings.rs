@@ -1,6 +1,7 @@
 //! What else on this host has a hand in volumes, mounts and guests: read by `check` and `discover`.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -25,12 +26,30 @@ pub(super) struct Surroundings {
 }
 
 /// What is wrong with a key file, if anything.
-pub(super) fn key_file_fault(path: &Path) -> Option<String> {
+pub(super) fn key_file_fault(path: &Path) -> Option<Fault> {
     match fs::metadata(path) {
-        Ok(found) if found.mode() & 0o077 != 0 => Some("others than its owner can read it".to_owned()),
-        Ok(found) if found.uid() != 0 => Some("it does not belong to root".to_owned()),
+        Ok(found) if found.mode() & 0o077 != 0 => Some(Fault::Open("others than its owner can read it")),
+        Ok(found) if found.uid() != 0 => Some(Fault::Open("it does not belong to root")),
         Ok(_) => None,
-        Err(error) => Some(format!("cannot be read: {error}")),
+        Err(error) => Some(Fault::Missing(error)),
+    }
+}
+
+/// What is wrong with a key file.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// Others than root can get at it.
+    Open(&'static str),
+    /// It cannot be read.
+    Missing(std::io::Error),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open(words) => f.write_str(words),
+            Self::Missing(error) => write!(f, "cannot be read: {error}"),
+        }
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::io::IsTerminal;
 use std::path::Path;
+use std::sync::Once;
 use std::time::Duration;
 
 use super::session::Session;
+use super::surroundings::{Fault, key_file_fault};
 use super::{App, Failure, NOTHING_CONFIGURED, Verdict, notes, service};
 use crate::cancel::Cancel;
-use crate::config::{Config, Start};
+use crate::config::{Config, Start, Unlock};
 use crate::engine::up::{Opening, Up};
 use crate::engine::{Summary, walk};
 use crate::event::{Events, Happened};
@@ -129,10 +131,44 @@ pub(super) fn walk_here(
     events: &Events,
     cancel: &Cancel,
 ) -> Result<Summary, Failure> {
+    // Once: a service walks again whenever somebody has taken its question over.
+    static SAID: Once = Once::new();
+    SAID.call_once(|| warn_of_key_files(session, plan, events));
     let watch = session.watch()?;
     let opening = Opening::Here(Box::new(unlocker));
     let hands = Up::new(&session.config, &session.host, &watch, opening, plan, facts);
     Ok(walk(plan, &hands, events, cancel))
+}
+
+/// Key files of what is opened now that are not root's alone.
+fn warn_of_key_files(session: &Session, plan: &Plan, events: &Events) {
+    let open = |name: &str| {
+        plan.steps
+            .iter()
+            .any(|step| step.action == Action::Open && step.layer.name() == name)
+    };
+    let volumes = || session.config.volumes.iter().filter(|volume| open(&volume.name));
+    let masters = session
+        .config
+        .masters
+        .iter()
+        .filter(|master| volumes().any(|volume| volume.is_opened_by(&master.name)));
+    let ways = volumes()
+        .flat_map(|volume| &volume.unlock)
+        .chain(masters.flat_map(|master| &master.unlock));
+    let mut faults: Vec<String> = Vec::new();
+    for way in ways {
+        if let Unlock::KeyFile(file) = way
+            && file.device.is_none()
+            && let Some(Fault::Open(words)) = key_file_fault(&file.path)
+        {
+            faults.push(format!("{file}: {words}; `chmod 0400` and `chown root:` help"));
+        }
+    }
+    faults.dedup();
+    for words in faults {
+        events.say(None, Happened::Warning(words));
+    }
 }
 
 /// What was brought up in part is not given to the units: their own way up would ask for the rest. But somebody has to know.

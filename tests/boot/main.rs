@@ -16,7 +16,7 @@ mod masters;
 mod named;
 mod package;
 mod product;
-mod sandbox;
 mod ready;
+mod sandbox;
 mod stubborn;
 mod whole_way;

@@ -289,24 +289,20 @@ fn values_that_a_volume_cannot_have() {
             "3:11: an entry of `unlock` that is a table needs `key-file = \"/path\"` or `master = \"NAME\"`",
         ),
         (
-            "unlock = [{ key-file = 'a' }]",
-            "3:24: `key-file` must be an absolute path, but `a` does not start with `/`",
-        ),
-        (
-            "unlock = [{ key-file = '/a', key-file-offset = -1 }]",
-            "3:48: `key-file-offset` must be between 0 and 9223372036854775807, but this is `-1`",
-        ),
-        (
-            "unlock = [{ key-file = '/a', key-file-size = 0 }]",
-            "3:46: `key-file-size` must be between 1 and 8388608, but this is `0`",
-        ),
-        (
-            "unlock = [{ key-file = '/a', key-file-size = 8388609 }]",
-            "3:46: `key-file-size` must be between 1 and 8388608, but this is `8388609`",
-        ),
-        (
             "unlock = [{ credential = '/etc/mail.cred' }]",
             "3:26: `credential` cannot be `/etc/mail.cred`: systemd has no `/` in the names of credentials; it is a name, such as `mail`, and not a path",
+        ),
+        (
+            "unlock = [{ key-file = '/a', key-file-device = 'sdb1' }]",
+            "3:48: `key-file-device` must be an absolute path, `UUID=`, `PARTUUID=`, `LABEL=` or `PARTLABEL=`, but this is `sdb1`",
+        ),
+        (
+            "unlock = [{ key-file = '/a', key-file-device = 'UUID=stick' }]",
+            "3:48: `key-file-device` is no UUID: `UUID=stick` has more than hexadecimal digits and `-` in it (`blkid -s UUID` shows it)",
+        ),
+        (
+            "unlock = [{ key-file = '/a', key-file-timeout = 'soon' }]",
+            "3:49: `key-file-timeout` is not a span of time: `soon` is no span of time; write it as `90s`, `3min`, `1h 30min` or `0`",
         ),
         (
             "unlock = [{ credential = 'mail', key-file-size = 64 }]",
@@ -352,6 +348,28 @@ fn values_that_a_volume_cannot_have() {
         (
             "passphrase-group = 'a'\nunlock = [{ key-file = '/a' }]",
             "3:1: `passphrase-group` in [volume.mail] has no use: \"passphrase\" is not among its ways to `unlock`",
+        ),
+    ]);
+}
+
+#[test]
+fn key_files_that_cannot_be() {
+    check_volume(&[
+        (
+            "unlock = [{ key-file = 'a' }]",
+            "3:24: `key-file` must be an absolute path, but `a` does not start with `/`",
+        ),
+        (
+            "unlock = [{ key-file = '/a', key-file-offset = -1 }]",
+            "3:48: `key-file-offset` must be between 0 and 9223372036854775807, but this is `-1`",
+        ),
+        (
+            "unlock = [{ key-file = '/a', key-file-size = 0 }]",
+            "3:46: `key-file-size` must be between 1 and 8388608, but this is `0`",
+        ),
+        (
+            "unlock = [{ key-file = '/a', key-file-size = 8388609 }]",
+            "3:46: `key-file-size` must be between 1 and 8388608, but this is `8388609`",
         ),
     ]);
 }

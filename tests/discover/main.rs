@@ -271,7 +271,7 @@ fn a_host_that_works_by_crypttab_is_told_what_moves() {
              backup UUID={} /etc/keys/b luks,read-only\n\
              swap /dev/sdy /dev/urandom swap\n\
              token UUID={} none luks,keyscript=/lib/decrypt\n\
-             usb /dev/disk/by-id/usb-1 none header=/srv/vm/usb.img",
+             usb /dev/disk/by-id/usb-1 /usb.key:LABEL=KEYS header=/srv/vm/usb.img,keyfile-timeout=10",
             uuid(2),
             uuid(1),
             uuid(3),

@@ -4,6 +4,7 @@
 mod fake_host;
 
 mod interrupted;
+mod key_files;
 mod kinds;
 mod masters;
 mod opening;

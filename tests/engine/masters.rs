@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use virt_unlock::config::{Config, Unlock};
+use virt_unlock::config::{Config, KeyFile, Unlock};
 use virt_unlock::event::Outcome;
 use virt_unlock::graph::{self, Layer};
 use virt_unlock::host::{Header, OpenError};
@@ -237,11 +237,7 @@ fn a_keyslot_with_another_key_is_said_and_the_volume_asked_for() {
 #[test]
 fn a_master_has_the_ways_of_a_volume() {
     let (host, mut config) = office();
-    config.masters[0].unlock = vec![Unlock::KeyFile {
-        path: "/key".into(),
-        offset: 0,
-        size: None,
-    }];
+    config.masters[0].unlock = vec![Unlock::KeyFile(KeyFile::new("/key"))];
     for name in ALL {
         edit(&mut config, name).unlock.truncate(1);
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use virt_unlock::config::Unlock;
+use virt_unlock::config::{KeyFile, Unlock};
 use virt_unlock::event::Outcome;
 use virt_unlock::secret::Secret;
 
@@ -226,11 +226,7 @@ fn a_key_file_that_is_missing_or_wrong_leads_to_the_question() {
 }
 
 fn key_file() -> Unlock {
-    Unlock::KeyFile {
-        path: "/key".into(),
-        offset: 0,
-        size: None,
-    }
+    Unlock::KeyFile(KeyFile::new("/key"))
 }
 
 #[test]

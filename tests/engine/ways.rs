@@ -11,7 +11,7 @@ use crate::fake_host::tokens::{FakeToken, RIGHT_PIN};
 use crate::fake_host::{Answer, FakeHost};
 
 /// A volume with these ways, and one that is asked for.
-fn two(ways: &[Unlock]) -> (FakeHost, Config) {
+pub fn two(ways: &[Unlock]) -> (FakeHost, Config) {
     let (host, mut config) = (FakeHost::new(), config(&["mail", "web"]));
     host.volume("mail", "mail opens").volume("web", "web opens");
     edit(&mut config, "mail").unlock = ways.to_vec();

@@ -25,7 +25,8 @@ impl World {
 impl Devices for FakeHost {
     fn find(&self, spec: &DeviceSpec) -> Option<Device> {
         let DeviceSpec::Path(path) = spec else { return None };
-        let there = self.look(|world| world.is_there(&volume_at(path)));
+        let there = self
+            .look(|world| world.is_there(&volume_at(path)) || world.files.contains_key(path) || world.sticks.contains_key(path));
         there.then(|| Device {
             path: path.clone(),
             number: None,

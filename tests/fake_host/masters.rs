@@ -119,11 +119,15 @@ impl World {
     pub(super) fn bytes_of(&mut self, what: &str, key: &Key) -> Result<Vec<u8>, OpenError> {
         match key {
             Key::Passphrase(secret) | Key::Derived { key: secret, .. } => Ok(secret.expose().to_vec()),
-            Key::File { path, .. } => match self.files.get(path) {
-                Some(bytes) => Ok(bytes.clone()),
-                None => Err(OpenError::KeyFile("No such file or directory".to_owned())),
-            },
             Key::Token { token, pin } => self.ask_tokens(what, *token, pin.as_ref()).map(|()| Vec::new()),
+            Key::File { file, device } => {
+                let files = match device {
+                    Some(device) => self.sticks.get(device),
+                    None => Some(&self.files),
+                };
+                let bytes = files.and_then(|files| files.get(&file.path)).cloned();
+                bytes.ok_or_else(|| OpenError::KeyFile("No such file or directory".to_owned()))
+            }
             Key::Credential { name } => match self.credentials.get(name) {
                 Some(bytes) => Ok(bytes.clone()),
                 None => Err(OpenError::NoKey("its unit has no credential of this name".to_owned())),

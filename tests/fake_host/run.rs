@@ -258,7 +258,12 @@ impl Report {
 
     /// Whether some event has these words.
     pub fn says(&self, part: &str) -> bool {
-        self.events.iter().any(|event| words(event).contains(part))
+        self.count(part) > 0
+    }
+
+    /// How many events have these words.
+    pub fn count(&self, part: &str) -> usize {
+        self.events.iter().filter(|event| words(event).contains(part)).count()
     }
 
     #[track_caller]

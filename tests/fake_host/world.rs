@@ -45,6 +45,8 @@ pub struct World {
     pub libvirt_away: usize,
     /// Key files.
     pub files: BTreeMap<PathBuf, Vec<u8>>,
+    /// Devices with key files on them.
+    pub sticks: BTreeMap<PathBuf, BTreeMap<PathBuf, Vec<u8>>>,
     /// Credentials of the unit.
     pub credentials: BTreeMap<String, Vec<u8>>,
     /// The tokens of volumes, and of `master NAME`, in the order of their numbers.
@@ -168,6 +170,7 @@ impl Default for World {
             save_in_the_clear: false,
             libvirt_away: 0,
             files: BTreeMap::new(),
+            sticks: BTreeMap::new(),
             credentials: BTreeMap::new(),
             tokens: BTreeMap::new(),
             memory: 1 << 40,

@@ -15,7 +15,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use virt_unlock::config::{Config, Ready, Unlock};
+use virt_unlock::config::{Config, KeyFile, Ready, Unlock};
 use virt_unlock::event::Outcome;
 use virt_unlock::facts::{DomainState, MountState, PoolState};
 use virt_unlock::graph::Layer;
@@ -51,11 +51,7 @@ fn host() -> (FakeHost, Config) {
         edit(&mut config, "mail").device_timeout,
     ) = (SHORT, SHORT);
     // One question is open at a time: nobody asks for this one.
-    edit(&mut config, "mail").unlock = vec![Unlock::KeyFile {
-        path: "/etc/key".into(),
-        offset: 0,
-        size: None,
-    }];
+    edit(&mut config, "mail").unlock = vec![Unlock::KeyFile(KeyFile::new("/etc/key"))];
     host.set(|world| {
         world.files.insert("/etc/key".into(), b"m".to_vec());
     });

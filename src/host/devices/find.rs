@@ -20,6 +20,20 @@ impl Kernel {
         }
     }
 
+    /// The device whose filesystem has this UUID or label.
+    pub(super) fn filesystem_device(&self, spec: &DeviceSpec) -> Option<Device> {
+        match spec {
+            DeviceSpec::Uuid(uuid) => self.linked("by-uuid", uuid),
+            DeviceSpec::Label(label) => self.linked("by-label", label),
+            other => self.device(other),
+        }
+    }
+
+    /// What kind of filesystem a device has, as udev knows it.
+    pub fn filesystem(&self, device: &Path) -> Option<String> {
+        self.properties(self.number_at(device)?).get("ID_FS_TYPE").map(str::to_owned)
+    }
+
     /// A block device or a plain file.
     fn device_at(&self, path: PathBuf) -> Option<Device> {
         let number = self.number_at(&path);
@@ -138,6 +152,29 @@ mod tests {
         machine.udev("253:3", "E:ID_FS_TYPE=ext4\nE:ID_FS_LABEL_ENC=vm");
         machine.link("/dev/disk/by-label/vm", "../../dm-3");
         assert_eq!(found(&machine, &DeviceSpec::Label("vm".into())), Some(is("/dev/sda", "8:0")));
+    }
+
+    #[test]
+    fn a_filesystem_is_found_where_it_is_and_of_what_kind() {
+        let machine = Machine::new();
+        machine.disk("sda", "8:0");
+        machine.udev("8:0", "E:ID_FS_TYPE=crypto_LUKS\nE:ID_FS_LABEL_ENC=KEYS");
+        machine.luks("dm-3", "253:3", "vm", "sda");
+        machine.udev(
+            "253:3",
+            "E:ID_FS_TYPE=vfat\nE:ID_FS_UUID_ENC=1A2B-3C4D\nE:ID_FS_LABEL_ENC=KEYS",
+        );
+        machine.link("/dev/disk/by-label/KEYS", "../../dm-3");
+        machine.link("/dev/disk/by-uuid/1A2B-3C4D", "../../dm-3");
+        let kernel = machine.kernel();
+        for spec in [DeviceSpec::Label("KEYS".into()), DeviceSpec::Uuid("1a2b-3c4d".into())] {
+            let device = kernel.filesystem_device(&spec).unwrap();
+            assert_eq!(device.number.unwrap().to_string(), "253:3", "{spec}");
+            assert_eq!(kernel.filesystem(&device.path).as_deref(), Some("vfat"));
+        }
+        assert_eq!(kernel.filesystem_device(&DeviceSpec::Uuid("0000-0000".into())), None);
+        let path = DeviceSpec::Path("/dev/sda".into());
+        assert_eq!(kernel.filesystem_device(&path), kernel.device(&path));
     }
 
     #[test]

@@ -94,6 +94,10 @@ impl Devices for Kernel {
         self.device(spec)
     }
 
+    fn find_filesystem(&self, spec: &DeviceSpec) -> Option<Device> {
+        self.filesystem_device(spec)
+    }
+
     fn mapping(&self, volume: &Volume, device: Option<&Device>) -> Mapping {
         self.mapping_of(volume, device)
     }

@@ -5,7 +5,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 
-use super::KeyFile;
+use super::{KeyFile, stick};
 use crate::secret::{MAX_KEY, Secret};
 use crate::text;
 
@@ -15,12 +15,15 @@ const ROOM: u64 = 4096;
 /// The key, or what is wrong with the file (without its path).
 pub(super) fn read(key: &KeyFile) -> Result<Secret, String> {
     let words = |error: io::Error| system_words(&error);
-    // Without O_NONBLOCK, a named pipe there would be waited for.
-    let mut file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(&key.path)
-        .map_err(words)?;
+    let mut file = match &key.device {
+        Some(device) => stick::open(device, &key.path)?,
+        // Without O_NONBLOCK, a named pipe there would be waited for.
+        None => OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(&key.path)
+            .map_err(words)?,
+    };
     let metadata = file.metadata().map_err(words)?;
     let kind = metadata.file_type();
     if !kind.is_file() && !kind.is_block_device() {
@@ -73,8 +76,13 @@ mod tests {
     use std::path::Path;
 
     fn read_of(path: &Path, offset: u64, size: Option<usize>) -> Result<Vec<u8>, String> {
-        let path = path.to_owned();
-        read(&KeyFile { path, offset, size }).map(|secret| secret.expose().to_vec())
+        let file = KeyFile {
+            path: path.to_owned(),
+            offset,
+            size,
+            device: None,
+        };
+        read(&file).map(|secret| secret.expose().to_vec())
     }
 
     #[test]

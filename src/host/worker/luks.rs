@@ -40,6 +40,7 @@ pub(super) fn open(
     let flags = known(flags)?;
     // First of all: a key file that is not there needs no derivation to be found out.
     let key = given(key_file, passphrase)?;
+    let not_this_one = wrong_key(key_file, &key);
     let mut device = load(place)?;
     let opened = device
         .activate_handle()
@@ -50,7 +51,22 @@ pub(super) fn open(
     if keyslot.is_some() && errno_of(&error) == Errno::ENOENT && readable(&place.device).is_ok() {
         return Err(OpenError::WrongKey);
     }
-    Err(refused(place, name, &mut device, &error))
+    match refused(place, name, &mut device, &error) {
+        OpenError::WrongKey => Err(not_this_one),
+        error => Err(error),
+    }
+}
+
+/// What is said of a key that opens nothing. Whoever made a file of it with echo(1) meant the key without its line end.
+pub(super) fn wrong_key(key_file: Option<&KeyFile>, key: &Secret) -> OpenError {
+    if key_file.is_some() && key.expose().ends_with(b"\n") {
+        return OpenError::NoKey(
+            "no keyslot opens with this key; it ends with a line end, which is part of the key (`printf %s` or `head -c -1` makes one \
+             without)"
+                .to_owned(),
+        );
+    }
+    OpenError::WrongKey
 }
 
 /// The flags, as libcryptsetup knows them.

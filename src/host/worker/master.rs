@@ -7,7 +7,7 @@ use libcryptsetup_rs::consts::vals::EncryptionFormat;
 use libcryptsetup_rs::{CryptDevice, CryptInit, Either, LibcryptErr};
 use nix::errno::Errno;
 
-use super::luks::{errno_of, given, header_of, load, refused, unreadable, words};
+use super::luks::{errno_of, given, header_of, load, refused, unreadable, words, wrong_key};
 use super::{KeyFile, Place};
 use crate::host::{Header, OpenError};
 use crate::secret::Secret;
@@ -33,6 +33,7 @@ pub(super) fn probe(file: &Path) -> Result<Header, OpenError> {
 /// The volume key.
 pub(super) fn open(file: &Path, key_file: Option<&KeyFile>, passphrase: Option<Secret>) -> Result<Secret, OpenError> {
     let key = given(key_file, passphrase)?;
+    let not_this_one = wrong_key(key_file, &key);
     let place = place(file);
     let mut device = load(&place).map_err(missing)?;
     let size = usize::try_from(device.status_handle().get_volume_key_size())
@@ -43,7 +44,10 @@ pub(super) fn open(file: &Path, key_file: Option<&KeyFile>, passphrase: Option<S
     });
     match got {
         Ok(_) => Ok(master),
-        Err(error) => Err(refused(&place, None, &mut device, &error)),
+        Err(error) => match refused(&place, None, &mut device, &error) {
+            OpenError::WrongKey => Err(not_this_one),
+            error => Err(error),
+        },
     }
 }
 

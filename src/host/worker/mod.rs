@@ -12,6 +12,7 @@ mod key_file;
 mod log;
 mod luks;
 mod master;
+mod stick;
 mod token;
 
 use std::fs::{self, File};
@@ -143,6 +144,8 @@ pub(super) struct KeyFile {
     pub offset: u64,
     /// Its length in bytes; `None`: to the end.
     pub size: Option<usize>,
+    /// The device with the filesystem that it lies on, where that is mounted for it.
+    pub device: Option<PathBuf>,
 }
 
 /// The tokens that are tried.

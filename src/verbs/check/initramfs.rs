@@ -28,7 +28,7 @@ pub(super) fn of_initramfs(config: &Config, around: &Surroundings) -> Vec<Findin
     for volume in volumes {
         let masters = config.masters.iter().filter(|master| volume.is_opened_by(&master.name));
         let mut ways = masters.flat_map(|master| &master.unlock).chain(&volume.unlock);
-        if ways.any(|way| matches!(way, Unlock::KeyFile { .. })) {
+        if ways.any(|way| matches!(way, Unlock::KeyFile(file) if file.device.is_none())) {
             found.push(Finding::warning(
                 format!("volume {}", volume.name),
                 "its key file, or its master's, is copied into the initramfs: who can read /boot has the key",

@@ -32,7 +32,7 @@ pub(super) fn read<'a>(config: &'a Config, volumes: &dyn Volumes, cancel: &Cance
         Found {
             master,
             header: volumes.probe_master(master, cancel),
-            fault: at.as_deref().and_then(key_file_fault),
+            fault: at.as_deref().and_then(key_file_fault).map(|fault| fault.to_string()),
             at,
         }
     };

@@ -1,7 +1,7 @@
 //! Findings from facts that are made up.
 
 use super::*;
-use crate::config::{DeviceSpec, Unlock};
+use crate::config::{DeviceSpec, KeyFile, Unlock};
 use crate::facts::{DomainState, Source, VolumeFacts};
 use std::collections::BTreeMap;
 
@@ -85,11 +85,7 @@ fn an_older_systemd_is_a_note_for_whoever_wants_more_words() {
 #[test]
 fn what_an_initramfs_cannot_do_is_said() {
     let mut mail = Volume::new("mail", DeviceSpec::Path("/dev/vg0/mail".into()));
-    mail.unlock = vec![Unlock::KeyFile {
-        path: "/etc/key".into(),
-        offset: 0,
-        size: None,
-    }];
+    mail.unlock = vec![Unlock::KeyFile(KeyFile::new("/etc/key"))];
     let mut config = Config {
         volumes: vec![mail],
         ..Config::default()
@@ -113,6 +109,12 @@ fn what_an_initramfs_cannot_do_is_said() {
         "{found:?}"
     );
     config.host.hold_login = Duration::from_secs(90);
+    // One on a stick is not copied.
+    config.volumes[0].unlock = vec![Unlock::KeyFile(KeyFile {
+        device: Some(DeviceSpec::Label("KEYS".into())),
+        ..KeyFile::new("/key")
+    })];
+    assert_eq!(whats(&config, true), [""; 0]);
     config.volumes[0].unlock = vec![Unlock::Credential { name: "mail".into() }];
     let found = whats(&config, true);
     assert!(found.len() == 1 && found[0].contains("its credential is not in"), "{found:?}");

@@ -11,7 +11,7 @@ pub(super) fn of_ways(volume: &Volume, credentials: impl Fn(&str) -> Option<Vec<
     let mut found = of_key_files(&about, &volume.unlock);
     for way in &volume.unlock {
         match way {
-            Unlock::Passphrase | Unlock::KeyFile { .. } | Unlock::Master { .. } | Unlock::Token => {}
+            Unlock::Passphrase | Unlock::KeyFile(_) | Unlock::Master { .. } | Unlock::Token => {}
             Unlock::Credential { name } => {
                 // What opens it at boot, or by its name; a name that systemd takes only with escapes is not looked up.
                 let (unit, template) = if volume.noauto {
@@ -72,12 +72,16 @@ pub(super) fn of_tokens(about: &str, ways: &[Unlock], header: &Header, place: &s
 /// Key files that others can read.
 pub(super) fn of_key_files(about: &str, ways: &[Unlock]) -> Vec<Finding> {
     let fault = |way: &Unlock| {
-        let Unlock::KeyFile { path, .. } = way else { return None };
-        let what = key_file_fault(path)?;
+        let Unlock::KeyFile(file) = way else { return None };
+        // Who may read what is on a stick is decided by who holds it; one that is waited for need not be there now.
+        if file.device.is_some() || !(file.timeout.is_zero() || file.path.exists()) {
+            return None;
+        }
+        let what = key_file_fault(&file.path)?;
         Some(Finding::warning(
             about,
-            format!("key file {}: {what}", path.display()),
-            format!("chown root: {0}; chmod 0400 {0}", path.display()),
+            format!("{file}: {what}"),
+            format!("chown root: {0}; chmod 0400 {0}", file.path.display()),
         ))
     };
     ways.iter().filter_map(fault).collect()

@@ -4,6 +4,7 @@ use super::{Work, find};
 use crate::config::{Master, Unlock};
 use crate::event::{Happened, Outcome};
 use crate::host::{Headers, Key, OpenError};
+use crate::unlock::key_file;
 use crate::verbs::{Failure, Verdict};
 
 /// How often two different passphrases are taken for a slip.
@@ -30,11 +31,8 @@ fn make(work: &Work, master: &Master) -> Result<String, OpenError> {
     }
     let key = match master.unlock.as_slice() {
         ways if ways.contains(&Unlock::Passphrase) => passphrase(work, master)?,
-        [Unlock::KeyFile { path, offset, size }, ..] => Key::File {
-            path: path.clone(),
-            offset: *offset,
-            size: *size,
-        },
+        [Unlock::KeyFile(file), ..] => key_file::find(work.session.host.devices.as_ref(), file)
+            .ok_or_else(|| OpenError::NoKey(format!("{file}: the device is not there")))?,
         _ => passphrase(work, master)?,
     };
     work.events

@@ -5,6 +5,7 @@ use crate::config::{Master, Unlock, Volume};
 use crate::host::{Key, OpenError, Question, QuestionError};
 use crate::secret::Secret;
 use crate::text::plain;
+use crate::unlock::key_file;
 
 /// A token locks itself after a few wrong PINs: a slip or two, and then the next way.
 const PIN_TRIES: u32 = 3;
@@ -58,17 +59,14 @@ impl Work {
                     result => return result.map(|opened| (opened, None)),
                 }
             }
-            let Unlock::KeyFile { path, offset, size } = way else {
+            let Unlock::KeyFile(file) = way else { continue };
+            let Some(key) = key_file::find(self.session.host.devices.as_ref(), file) else {
+                self.warn(format!("{}: {file}: the device is not there", locked.what));
                 continue;
             };
-            let key = Key::File {
-                path: path.clone(),
-                offset: *offset,
-                size: *size,
-            };
             match attempt(&key) {
-                Err(error @ (OpenError::WrongKey | OpenError::KeyFile(_))) => {
-                    self.warn(format!("{}: key file {}: {error}", locked.what, path.display()));
+                Err(error @ (OpenError::WrongKey | OpenError::KeyFile(_) | OpenError::NoKey(_))) => {
+                    self.warn(format!("{}: {file}: {error}", locked.what));
                 }
                 result => return result.map(|opened| (opened, None)),
             }
