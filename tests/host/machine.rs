@@ -7,6 +7,7 @@ use super::{
     qmp::Qmp,
     shell::Shell,
     tape::{Missed, Tape},
+    tpm,
 };
 use nix::{
     fcntl::{FcntlArg, FdFlag, fcntl},
@@ -48,6 +49,8 @@ pub struct Setup<'a> {
     pub disks: &'a [(PathBuf, bool)],
     /// Memory of the host.
     pub memory_mib: u32,
+    /// The state of its TPM, where it has one.
+    pub tpm: Option<&'a Path>,
     /// Sees every byte of the console as it comes.
     pub watcher: Watcher,
 }
@@ -125,8 +128,11 @@ impl Machine {
             .arg("-initrd")
             .arg(setup.initrd);
         command.arg("-append").arg(setup.kernel_arguments.join(" "));
+        if let Some(folder) = setup.tpm {
+            command.args(tpm::start(folder)?);
+        }
         command.stdin(Stdio::null()).stdout(log("qemu")?).stderr(log("qemu")?);
-        pass_on(&mut command, ends);
+        end_with_us(&mut command, ends.to_vec());
 
         let start = Instant::now();
         let child = command.spawn()?;
@@ -174,14 +180,14 @@ impl Drop for Machine {
     }
 }
 
-fn append(path: &Path) -> io::Result<File> {
+pub fn append(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
 /// Lets `command` inherit these descriptors alone, and end with this thread.
-fn pass_on(command: &mut Command, ends: [RawFd; 4]) {
+pub fn end_with_us(command: &mut Command, inherited: Vec<RawFd>) {
     let keep = move || {
-        for end in ends {
+        for &end in &inherited {
             // SAFETY: the descriptors are owned by the caller of `spawn`, which outlives this call.
             let end = unsafe { std::os::fd::BorrowedFd::borrow_raw(end) };
             fcntl(end.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))?;

@@ -24,6 +24,7 @@ mod machine;
 mod qmp;
 mod shell;
 mod tape;
+mod tpm;
 
 pub use attach::show;
 pub use console::{Console, Seen};
@@ -87,6 +88,7 @@ pub struct Builder {
     memory_mib: u32,
     watcher: Watcher,
     more_disks: Vec<PathBuf>,
+    tpm: bool,
 }
 
 impl Builder {
@@ -202,6 +204,7 @@ impl Builder {
             self.archive.initrd_file("prepare", self.prepare);
         }
         let initrd = folder.initrd(image, &self.archive)?;
+        let tpm = self.tpm.then(|| tpm::folder(&folder.0));
         let machine = Machine::start(Setup {
             name: &self.name,
             image,
@@ -209,6 +212,7 @@ impl Builder {
             kernel_arguments: &self.kernel_arguments,
             disks: &disks.iter().map(|disk| (disk.clone(), false)).collect::<Vec<_>>(),
             memory_mib: self.memory_mib,
+            tpm: tpm.as_deref(),
             watcher: self.watcher,
         })?;
         Ok(Host {
@@ -223,6 +227,7 @@ impl Builder {
             folder,
             initramfs: None,
             examined_from,
+            tpm,
         })
     }
 }
@@ -243,6 +248,7 @@ pub struct Host {
     initramfs: Option<PathBuf>,
     /// The root disk that `examine` runs from, where it is another than the host's.
     examined_from: Option<PathBuf>,
+    tpm: Option<PathBuf>,
 }
 
 impl Host {
@@ -258,6 +264,7 @@ impl Host {
             memory_mib: 1536,
             watcher: Box::new(|_| ()),
             more_disks: Vec::new(),
+            tpm: false,
         }
     }
 
@@ -452,6 +459,7 @@ impl Host {
             kernel_arguments: &self.kernel_arguments,
             disks,
             memory_mib: self.memory_mib,
+            tpm: self.tpm.as_deref(),
             watcher: Box::new(|_| ()),
         })
     }
