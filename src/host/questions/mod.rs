@@ -1,6 +1,7 @@
 //! Questions by systemd-ask-password(1): whoever is there to answer does, on the console, at a splash screen, in a terminal, or
 //! a machine that knows the key by the question's `Id=` (the protocol: <https://systemd.io/PASSWORD_AGENTS/>).
 
+mod loop_device;
 mod terminal;
 
 use std::io::{self, Read};
@@ -13,6 +14,7 @@ use super::tool::{Tool, last_line};
 use crate::cancel::Cancel;
 use crate::secret::{MAX_PASSPHRASE, Secret};
 
+use loop_device::LoopDevice;
 use terminal::Agent;
 
 /// How long a question that is taken back may need to clean up after itself.
@@ -36,7 +38,9 @@ impl Questions for AskPassword {
         } else {
             None
         };
-        let mut tool = Tool::spawn(&mut command(question), GRACE).map_err(|error| cannot_run(&error))?;
+        let device = LoopDevice::for_question(&question.id);
+        let id = device.as_ref().map_or_else(|| question.id.clone(), LoopDevice::id);
+        let mut tool = Tool::spawn(&mut command(&question.words, &id), GRACE).map_err(|error| cannot_run(&error))?;
         let status = tool.wait(None, cancel).map_err(|_| QuestionError::Cancelled)?;
         // What it says fits into the pipes (an answer has one page at most), so it never waited for us to read.
         let process = tool.process();
@@ -55,16 +59,16 @@ impl Questions for AskPassword {
 }
 
 /// The options that systemd 252 and 257 both have.
-fn command(question: &Question) -> Command {
+fn command(words: &str, id: &str) -> Command {
     let mut command = Command::new("systemd-ask-password");
     command
         // Never at a terminal by itself: agents alone know that a question was answered elsewhere.
         .arg("--no-tty")
         .arg("--timeout=0")
         .arg("-n")
-        .arg(format!("--id={}", question.id))
+        .arg(format!("--id={id}"))
         .arg("--")
-        .arg(&question.words)
+        .arg(words)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
