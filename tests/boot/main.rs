@@ -19,4 +19,5 @@ mod product;
 mod ready;
 mod sandbox;
 mod stubborn;
+mod ways;
 mod whole_way;
