@@ -41,6 +41,7 @@ fn tcp(host: &str, port: u16) -> Ready {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "every key once, and what becomes of it")]
 fn every_key_is_read() {
     let config = read(
         r#"

@@ -108,7 +108,7 @@ impl Down<'_> {
         loop {
             match guest.hypervisor.state(guest.uuid, guest.cancel) {
                 // A daemon that restarts loses no guest: what cannot be read now is read again.
-                Err(error @ HypervisorError::Unavailable(_)) => {
+                Err(error @ (HypervisorError::Unavailable(_) | HypervisorError::Passing(_))) => {
                     let away = away_since.get_or_insert_with(Instant::now).elapsed();
                     if away >= self.pace.libvirt_limit || self.left().is_zero() {
                         return Err(error);

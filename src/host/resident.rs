@@ -33,8 +33,8 @@ fn clean(text: &str) -> Vec<Clean> {
     let mut found = Vec::new();
     let mut mapping = None;
     for line in text.lines() {
-        if let Some(begins) = head(line) {
-            mapping = begins;
+        if let Some((begins, can_go)) = head(line) {
+            mapping = can_go.then_some(begins);
         } else if line.split_whitespace().eq(["Anonymous:", "0", "kB"]) {
             found.extend(mapping.take());
         }
@@ -42,8 +42,8 @@ fn clean(text: &str) -> Vec<Clean> {
     found
 }
 
-/// The first line of a mapping; `Some(None)`: of one that is to be left alone.
-fn head(line: &str) -> Option<Option<Clean>> {
+/// What the first line of a mapping says, and whether the mapping is of a file and only read.
+fn head(line: &str) -> Option<(Clean, bool)> {
     let mut fields = line.split_whitespace();
     let (from, to) = fields.next()?.split_once('-')?;
     let (from, to) = (usize::from_str_radix(from, 16).ok()?, usize::from_str_radix(to, 16).ok()?);
@@ -52,7 +52,7 @@ fn head(line: &str) -> Option<Option<Clean>> {
         .nth(3)
         .is_some_and(|path| path.starts_with('/') && !path.starts_with("/dev/"));
     let length = to.checked_sub(from)?;
-    Some((is_file && !rights.contains('w')).then_some(Clean { from, length }))
+    Some((Clean { from, length }, is_file && !rights.contains('w')))
 }
 
 #[cfg(test)]

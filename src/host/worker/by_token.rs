@@ -19,10 +19,10 @@ use crate::host::{OpenError, tokens};
 use crate::secret::Secret;
 
 /// Opens the volume, or looks whether a token opens it where there is no name.
-pub(super) fn open(place: &Place, name: Option<&str>, flags: u32, tried: Tokens, pin: Option<Secret>) -> Result<(), OpenError> {
+pub(super) fn open(place: &Place, name: Option<&str>, flags: u32, tried: Tokens, pin: Option<&Secret>) -> Result<(), OpenError> {
     let bits = known(flags)?.bits();
     let mut device = load(place)?;
-    let pin = pin.as_ref().map(Secret::expose);
+    let pin = pin.map(Secret::expose);
     each(place, name, &mut device, tried, pin, &mut |device, token| {
         let flags = CryptActivate::from_bits_retain(bits);
         let mut handle = device.token_handle();
@@ -35,10 +35,10 @@ pub(super) fn open(place: &Place, name: Option<&str>, flags: u32, tried: Tokens,
 }
 
 /// The volume key of a master's header.
-pub(super) fn volume_key(file: &Path, tried: Tokens, pin: Option<Secret>) -> Result<Secret, OpenError> {
+pub(super) fn volume_key(file: &Path, tried: Tokens, pin: Option<&Secret>) -> Result<Secret, OpenError> {
     let place = place(file);
     let mut device = load(&place).map_err(missing)?;
-    let pin = pin.as_ref().map(Secret::expose);
+    let pin = pin.map(Secret::expose);
     let mut key = None;
     each(&place, None, &mut device, tried, pin, &mut |device, token| {
         let size = usize::try_from(device.status_handle().get_volume_key_size()).unwrap_or(0);
@@ -120,10 +120,9 @@ impl Refusal {
     /// (`src/shared/libfido2-util.c`, `src/shared/tpm2-util.c`, `src/shared/pkcs11-util.c`).
     fn of(errno: Errno, with_pin: bool) -> Self {
         match errno {
-            Errno::ENOANO if with_pin => Self::WrongPin,
+            // A TPM tells a wrong PIN by the second since systemd 254, and by the third, as all that it refuses, before.
+            Errno::ENOANO | Errno::EILSEQ | Errno::ENOTRECOVERABLE if with_pin => Self::WrongPin,
             Errno::ENOANO => Self::PinNeeded,
-            // A TPM tells a wrong PIN by the first since systemd 254, and by the second, as all that it refuses, before.
-            Errno::EILSEQ | Errno::ENOTRECOVERABLE if with_pin => Self::WrongPin,
             Errno::EAGAIN | Errno::ENODEV | Errno::ENXIO => Self::Other("its device is not there (TPM, stick or card)"),
             Errno::EPERM => Self::Other("its key opens no keyslot of this header, or it is locked"),
             Errno::ENOLCK | Errno::EOWNERDEAD => Self::Other("it is locked after too many wrong PINs"),

@@ -265,7 +265,7 @@ fn serve() -> io::Result<()> {
         } => {
             let name = name.as_deref();
             serde_json::to_vec(&match tokens {
-                Some(tokens) => by_token::open(place, name, *flags, *tokens, passphrase),
+                Some(tokens) => by_token::open(place, name, *flags, *tokens, passphrase.as_ref()),
                 None => luks::open(place, name, *flags, key_file.as_ref(), *keyslot, passphrase),
             })
         }
@@ -276,7 +276,7 @@ fn serve() -> io::Result<()> {
             tokens,
         } => {
             return give_key(&match tokens {
-                Some(tokens) => by_token::volume_key(header, *tokens, passphrase),
+                Some(tokens) => by_token::volume_key(header, *tokens, passphrase.as_ref()),
                 None => master::open(header, key_file.as_ref(), passphrase),
             });
         }
