@@ -221,6 +221,26 @@ fn every_configuration_in_the_manual_is_one() {
     }
 }
 
+/// What systemd does not understand it passes over, and a unit that misses its credential does not start.
+#[test]
+fn the_drop_in_of_the_manual_is_understood_by_systemd() {
+    let examples = examples(&page("virt-unlock.toml.5"));
+    let drop_in = examples
+        .iter()
+        .find(|text| text.contains("LoadCredentialEncrypted="))
+        .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let unit = folder.path().join("shown.service");
+    let complaints = |text: &str| {
+        fs::write(&unit, format!("{text}\nType=oneshot\nExecStart=/bin/true\n")).unwrap();
+        let verified = Command::new("systemd-analyze").arg("verify").arg(&unit).output().unwrap();
+        let said = String::from_utf8_lossy(&verified.stderr).into_owned();
+        said.lines().filter(|line| line.contains("shown.service:")).count()
+    };
+    assert_eq!(complaints(drop_in), 0, "{drop_in}");
+    assert_eq!(complaints("[Service]\nSetCredential=mail:"), 1, "the counterpart");
+}
+
 #[test]
 fn every_command_line_in_the_manual_is_one() {
     let pages = [

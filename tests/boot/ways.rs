@@ -31,7 +31,7 @@ After=tpm2.target
 
 [Service]
 LoadCredentialEncrypted=mail:/etc/virt-unlock/mail.cred
-SetCredential=mail:
+SetCredential=mail:-
 ";
 
 /// The journal of this boot, of the half that opens volumes.
@@ -100,7 +100,7 @@ fn a_credential_and_a_key_on_a_stick_open_volumes() {
     host.terminal().expect("Passphrase for volume mail", secs(60));
     host.terminal().type_line(PASSPHRASE);
     host.terminal().expect("Passphrase for volume vm", secs(60));
-    said(&host, "volume mail: warning: credential mail: it is empty");
+    said(&host, "volume mail: warning: credential mail: its file was not there");
     said(
         &host,
         "volume vm: warning: key file /keys/vm on LABEL=KEYS: the key file cannot be read: No such file or directory",

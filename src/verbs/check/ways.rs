@@ -24,7 +24,7 @@ pub(super) fn of_ways(volume: &Volume, credentials: impl Fn(&str) -> Option<Vec<
                         &about,
                         format!("{unit} has no credential named {name}"),
                         format!(
-                            "systemctl edit {template}: [Service] LoadCredentialEncrypted={name}:/FILE and SetCredential={name}: \
+                            "systemctl edit {template}: [Service] LoadCredentialEncrypted={name}:/FILE and SetCredential={name}:- \
                              (virt-unlock.toml(5) shows how the file is made)"
                         ),
                     ));
