@@ -354,3 +354,96 @@ fn scan(host: &Host, arguments: &str) -> String {
     assert_eq!(output.status, 0, "{output}");
     output.text
 }
+
+const BY_TPM: &str = r#"
+[host]
+hold-login = "10min"
+
+[master.office]
+header = "/etc/virt-unlock/masters/office.luks"
+unlock = ["token", "passphrase"]
+
+[volume.mail]
+device = "/dev/vg0/mail"
+unlock = ["token", "passphrase"]
+
+[volume.vm]
+device = "/dev/vg0/vm"
+unlock = [{ master = "office" }, "passphrase"]
+mount = "/srv/vm"
+
+[volume.stub]
+device = "/dev/vg0/stub"
+unlock = ["token", "passphrase"]
+
+[domain.stubborn]
+start = false
+"#;
+
+const PIN: &str = "271828";
+
+#[test]
+#[ignore = "make test-hosts runs it: three starts take three minutes"]
+fn a_tpm_opens_volumes_and_a_master_and_without_it_a_person_does() {
+    let mut host = installed("ways_tpm", BY_TPM).tpm().boot();
+    host.console().expect("host login:", secs(120));
+    host.until("test -b /dev/vg0/stub && test -c /dev/tpmrm0", secs(60));
+    make_master(&host);
+    // The manual's commands; the environment answers for the person.
+    for (passphrase, options, place) in [
+        (PASSPHRASE, "", "/dev/vg0/mail"),
+        (PASSPHRASE, "--tpm2-with-pin=yes", "/dev/vg0/stub"),
+        (MASTER, "", "/etc/virt-unlock/masters/office.luks"),
+    ] {
+        let enroll = format!("PASSWORD='{passphrase}' NEWPIN={PIN} systemd-cryptenroll --tpm2-device=auto {options} {place}");
+        let enrolled = host.shell_within(&enroll, secs(120));
+        assert_eq!(enrolled.status, 0, "{place}: {enrolled}");
+    }
+    let checked = host.shell("virt-unlock check");
+    assert!(!checked.text.contains("token"), "{checked}");
+    host.run("systemctl --quiet enable virt-unlock");
+    host.power_off();
+
+    // Two open by themselves; the third asks for its PIN, and a wrong one costs a try.
+    host.power_on_again();
+    host.console().expect("Token PIN for volume stub, try 1 of 3", secs(120));
+    host.console().type_line("314159");
+    host.console()
+        .expect("Token PIN for volume stub, try 2 of 3, the last one was wrong", secs(120));
+    host.console().type_line(PIN);
+    host.await_shell();
+    for guest in ["mailserver", "webserver"] {
+        host.until(&format!("grep -q 'GUEST {guest} UP' /var/log/guests/{guest}.log"), secs(180));
+    }
+    for words in [
+        "volume mail: opened by its token",
+        "volume vm: opened by master office",
+        "volume stub: opened by its token",
+    ] {
+        said(&host, words);
+    }
+    host.console().assert_never("Passphrase for");
+    host.power_off();
+
+    // Another board has another TPM, or none: whoever knows the passphrases is asked for them.
+    host.take_out_tpm();
+    host.power_on_again();
+    for (question, answer) in [
+        ("Passphrase for volume mail", PASSPHRASE),
+        ("Passphrase for master office", MASTER),
+        ("Passphrase for volume stub", PASSPHRASE),
+    ] {
+        host.console().expect(question, secs(120));
+        host.console().type_line(answer);
+    }
+    host.await_shell();
+    for guest in ["mailserver", "webserver"] {
+        host.until(&format!("grep -q 'GUEST {guest} UP' /var/log/guests/{guest}.log"), secs(180));
+    }
+    for words in ["volume mail: warning: token: ", "warning: token of master office: "] {
+        said(&host, words);
+    }
+    host.console().assert_never("Token PIN for");
+    host.power_off();
+    assert!(host.examine().filesystem_clean());
+}
