@@ -3,6 +3,7 @@
 PREFIX  ?= /usr
 DESTDIR ?=
 CARGO   ?= cargo
+CASES   ?= 100000
 
 target  := $(or $(CARGO_TARGET_DIR),target)
 release := $(target)/release
@@ -35,7 +36,7 @@ made          := $(release)/share/.made
 # journalctl reads the compiled ones. Not for a DESTDIR: a package's host does it when it gets the package.
 compile_catalogues = $(if $(DESTDIR),,if command -v journalctl >/dev/null; then journalctl --update-catalog; fi)
 
-.PHONY: help demo bench build install uninstall deb rpm test test-hosts test-quick lint stage clean
+.PHONY: help demo bench build install uninstall deb rpm test test-hosts test-quick fuzz lint stage clean
 
 help:
 	@echo "make demo        boot a host with two encrypted guests in this terminal, to be unlocked by you"
@@ -49,6 +50,7 @@ help:
 	@echo "make test        every check, the booted hosts too (minutes; installs the Debian packages it needs)"
 	@echo "make test-hosts  the tests on booted hosts, on each: Debian 13, Debian 12, modular daemons of libvirt"
 	@echo "make test-quick  every check without a boot"
+	@echo "make fuzz        what comes in from outside, changed at random, again and again (CASES=$(CASES))"
 	@echo "make lint        formatting and clippy alone"
 	@echo "make clean       remove what was compiled and installed below target; the image of the host stays"
 
@@ -124,6 +126,13 @@ test-hosts:
 test-quick:
 	tests/setup.sh build test
 	tests/suite.sh lint quick
+
+# What it finds stays in tests/fuzz/corpus, and every later test looks at it.
+fuzz:
+	tests/setup.sh build test
+	PROPTEST_CASES=$(CASES) $(CARGO) test --locked --test fuzz
+	PROPTEST_CASES=$(CASES) $(CARGO) test --locked --test config robust
+	PROPTEST_CASES=$(CASES) $(CARGO) test --locked --lib -- whatever never_panic
 
 lint:
 	tests/setup.sh build

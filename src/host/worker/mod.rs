@@ -330,4 +330,19 @@ mod tests {
             assert!(Request::decode(&mut &bytes[..]).is_err());
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_comes_to_a_worker_is_taken_or_refused(
+            which in 0..3_usize, at in 0..200_usize, put in proptest::collection::vec(proptest::num::u8::ANY, 0..6), cut in 0..9_usize,
+        ) {
+            let name = ["close", "short", "key"][which];
+            let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz/corpus/worker");
+            let mut bytes = std::fs::read(format!("{corpus}/{name}")).unwrap();
+            let at = at.min(bytes.len());
+            bytes.splice(at..(at + cut).min(bytes.len()), put);
+            let _ = Request::decode(&mut &bytes[..]);
+            let _ = decode_key(&Secret::copy_of(&bytes));
+        }
+    }
 }

@@ -153,4 +153,23 @@ mod tests {
             );
         }
     }
+
+    proptest::proptest! {
+        /// A header is written by whoever has the disk: what its tokens say is read or refused, whatever it is.
+        #[test]
+        fn whatever_a_token_says_is_read_or_refused(which in 0..3_usize, at in 0..200_usize, put in "[ -~]{0,6}", cut in 0..9_usize) {
+            let name = ["sound", "newer", "other"][which];
+            let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz/corpus/token");
+            let mut text = std::fs::read_to_string(format!("{corpus}/{name}.json")).unwrap();
+            let at = at.min(text.len());
+            text.replace_range(at..(at + cut).min(text.len()), &put);
+            if let Ok(json) = serde_json::from_str::<serde_json::Value>(&text) {
+                let _ = named_by(&json);
+                match read(7, &json) {
+                    Ok(token) => assert!(token.number == 7 && token.version == VERSION),
+                    Err(words) => assert!(words.starts_with("token 7 is ")),
+                }
+            }
+        }
+    }
 }
