@@ -58,6 +58,10 @@ pub enum Command {
     /// Each guest is asked to shut down; what happens to one that does not is said in the configuration (stop-timeout,
     /// on-stop-timeout). A volume that is still in use stays open, and it says who uses it.
     Down {
+        /// An emergency: pull the plug of every guest, close what can be closed within seconds, and take the key of what cannot out of
+        /// the kernel. Guests lose what they have not written; what still uses such a volume hangs.
+        #[arg(long)]
+        now: bool,
         /// Volumes or guests to bring down, with all that depends on them. None: everything.
         #[arg(value_name = "NAME")]
         names: Vec<String>,

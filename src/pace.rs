@@ -46,6 +46,19 @@ pub struct Pace {
     pub memory_limit: Duration,
 }
 
+impl Pace {
+    /// The limits of an emergency: seconds.
+    pub fn at_once() -> Self {
+        Self {
+            busy_look: Duration::from_millis(250),
+            busy_limit: Duration::from_secs(2),
+            destroy_limit: Duration::from_secs(8),
+            libvirt_limit: Duration::from_secs(4),
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for Pace {
     fn default() -> Self {
         Self {

@@ -348,6 +348,10 @@ impl Volumes for Mortal<'_> {
     fn close(&self, name: &str, cancel: &Cancel) -> Result<(), CloseError> {
         self.luks.close(name, cancel)
     }
+
+    fn suspend(&self, volume: &Volume, cancel: &Cancel) -> Result<(), CloseError> {
+        self.luks.suspend(volume, cancel)
+    }
 }
 
 impl Headers for Mortal<'_> {

@@ -23,6 +23,7 @@ pub struct Down<'a> {
     pub(super) uuids: BTreeMap<String, String>,
     pub(super) shares: Shares,
     pub(super) pace: Pace,
+    pub(super) at_once: bool,
 }
 
 impl<'a> Down<'a> {
@@ -35,7 +36,15 @@ impl<'a> Down<'a> {
             uuids: facts.domain_uuids(),
             shares: Shares::of(config, plan),
             pace: Pace::default(),
+            at_once: false,
         }
+    }
+
+    /// Domains are not asked: their plugs are pulled.
+    #[must_use]
+    pub fn at_once(mut self) -> Self {
+        self.at_once = true;
+        self
     }
 
     /// With other limits and pauses.

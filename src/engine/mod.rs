@@ -5,6 +5,7 @@ mod busy;
 pub mod down;
 mod ready;
 mod save;
+mod seal;
 mod share;
 mod start;
 mod stop;
@@ -12,4 +13,5 @@ pub mod up;
 mod walk;
 
 pub use save::clear_disk;
+pub use seal::seal;
 pub use walk::{Hands, Summary, walk};

@@ -36,6 +36,16 @@ impl Down<'_> {
         let Some(uuid) = self.uuids.get(name) else {
             return Outcome::Already("libvirt has no such domain".to_owned()).into();
         };
+        let guest = Guest {
+            name,
+            uuid,
+            hypervisor,
+            progress,
+            cancel,
+        };
+        if self.at_once {
+            return self.pull_plug(&guest, "at once");
+        }
         let table = self.config.domain(name).cloned().unwrap_or_else(|| DomainConfig::new(name));
         if table.stop == Stop::Save {
             let limit = self.share(name).limit;
@@ -46,13 +56,6 @@ impl Down<'_> {
             };
             progress.warning(format!("is not saved: {words}; it is asked to shut down instead"));
         }
-        let guest = Guest {
-            name,
-            uuid,
-            hypervisor,
-            progress,
-            cancel,
-        };
         let since = Instant::now();
         let asked = self.shut_down(&guest);
         let took = text::duration(rounded(since.elapsed()));
@@ -81,9 +84,13 @@ impl Down<'_> {
             None => " (stop-timeout)".to_owned(),
         });
         progress.warning(format!("{why}{}: its plug is pulled", limit.unwrap_or_default()));
-        let outcome = match self.destroy(&guest) {
-            Ok(true) if share.is_some() => return Outcome::Done(format!("destroyed: it {why}")).of(Kind::GuestDestroyed),
-            Ok(true) => return Outcome::Done("destroyed: it had crashed".to_owned()).of(Kind::GuestDestroyed),
+        let why = share.map_or_else(|| "it had crashed".to_owned(), |_| format!("it {why}"));
+        self.pull_plug(&guest, &why)
+    }
+
+    fn pull_plug(&self, guest: &Guest<'_>, why: &str) -> Ending {
+        let outcome = match self.destroy(guest) {
+            Ok(true) => return Outcome::Done(format!("destroyed: {why}")).of(Kind::GuestDestroyed),
             Ok(false) => Outcome::Failed("did not end when it was destroyed; its volumes stay open".to_owned()),
             Err(HypervisorError::Cancelled) => Outcome::Cancelled,
             Err(error) => Outcome::Failed(format!("cannot be destroyed: {error}; its volumes stay open")),

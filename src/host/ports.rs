@@ -130,6 +130,10 @@ pub trait Volumes: Send + Sync {
 
     /// Closes it. `Ok` too if it was closed already. Never forces, never defers.
     fn close(&self, name: &str, cancel: &Cancel) -> Result<(), CloseError>;
+
+    /// Takes its key out of the kernel while it stays mapped: whatever reads or writes there waits from then on
+    /// (`cryptsetup luksSuspend`).
+    fn suspend(&self, volume: &Volume, cancel: &Cancel) -> Result<(), CloseError>;
 }
 
 /// Changes of LUKS2 headers. Each is one step: it is done wholly, on the disk, when it returns `Ok`, and an end in the middle (`kill -9`,

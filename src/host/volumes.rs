@@ -24,6 +24,8 @@ pub(super) const PROBE_LIMIT: Duration = Duration::from_secs(60);
 pub(super) const OPEN_LIMIT: Duration = Duration::from_secs(10 * 60);
 /// How long closing may take: what is still to be written was written by the unmount.
 const CLOSE_LIMIT: Duration = Duration::from_secs(60);
+/// How long a suspend may take: what was written is written out first, and somebody waits who has little time.
+const SUSPEND_LIMIT: Duration = Duration::from_secs(10);
 
 /// libcryptsetup in worker processes.
 #[derive(Clone, Debug)]
@@ -171,6 +173,14 @@ impl Volumes for Cryptsetup {
     fn close(&self, name: &str, cancel: &Cancel) -> Result<(), CloseError> {
         self.run(Job::Close { name: name.to_owned() }, [None, None], CLOSE_LIMIT, cancel)?
     }
+
+    fn suspend(&self, volume: &Volume, cancel: &Cancel) -> Result<(), CloseError> {
+        let job = Job::Suspend {
+            name: volume.name.clone(),
+            header: volume.header.clone(),
+        };
+        self.run(job, [None, None], SUSPEND_LIMIT, cancel)?
+    }
 }
 
 /// A key as the worker gets it.
@@ -251,6 +261,7 @@ enum What {
     OpenMaster(PathBuf),
     Change(PathBuf),
     Close(String),
+    Suspend(String),
 }
 
 impl What {
@@ -263,6 +274,7 @@ impl What {
             Job::CreateMaster { header, .. } => Self::Change(header.clone()),
             Job::Change { place, .. } => Self::Change(place.header.as_ref().unwrap_or(&place.device).clone()),
             Job::Close { name } => Self::Close(name.clone()),
+            Job::Suspend { name, .. } => Self::Suspend(name.clone()),
         }
     }
 
@@ -273,7 +285,7 @@ impl What {
             Self::Probe(_) | Self::OpenMaster(_) | Self::Change(_) => {
                 format!("{self} took longer than {limit}: its disk does not answer; `dmesg` may tell why")
             }
-            Self::Open(_) | Self::Close(_) => format!(
+            Self::Open(_) | Self::Close(_) | Self::Suspend(_) => format!(
                 "{self} took longer than {limit}: udev or the disk does not answer; `systemctl status systemd-udevd`, \
                  `dmsetup udevcookies` and `dmesg` may tell why"
             ),
@@ -289,6 +301,7 @@ impl fmt::Display for What {
             Self::OpenMaster(path) => write!(f, "opening the master {}", path.display()),
             Self::Change(path) => write!(f, "changing the LUKS header on {}", path.display()),
             Self::Close(name) => write!(f, "closing /dev/mapper/{name}"),
+            Self::Suspend(name) => write!(f, "suspending /dev/mapper/{name}"),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What a person or a unit can have done, one story each.
 
+mod at_once;
 mod check;
 mod discover;
 mod down;
@@ -38,6 +39,7 @@ pub type Connect = fn(uri: &str) -> Arc<dyn Hypervisor>;
 pub struct Whole {
     connect: Connect,
     check: fn(&App) -> Result<Verdict, Failure>,
+    at_once: fn(&App, &[String]) -> Result<Verdict, Failure>,
     discover: fn(&App) -> Result<Verdict, Failure>,
     timeline: fn(bool) -> Result<Verdict, Failure>,
     hook: fn(&App) -> Verdict,
@@ -52,6 +54,7 @@ impl Whole {
         Self {
             connect,
             check: check::check,
+            at_once: at_once::at_once,
             discover: discover::discover,
             timeline: timeline::timeline,
             hook: hook::hook,
@@ -98,7 +101,7 @@ pub fn run(cli: &Cli, whole: Option<&Whole>) -> ExitCode {
     };
     let result = match &cli.command {
         Command::Up { names } => up::up(&app, names),
-        Command::Down { names } => down::down(&app, names),
+        Command::Down { names, now: false } => down::down(&app, names),
         Command::Status { json } => status::status(&app, *json),
         Command::Plan(args) => plan::plan(&app, args),
         Command::Initramfs { part } => initramfs::initramfs(&app, *part),
@@ -129,6 +132,7 @@ fn of_the_whole(app: &App, whole: &Whole, command: &Command) -> Result<Verdict, 
     match command {
         Command::Hook => Ok((whole.hook)(app)),
         Command::Check => (whole.check)(app),
+        Command::Down { names, .. } => (whole.at_once)(app, names),
         Command::Discover => (whole.discover)(app),
         Command::Timeline { svg } => (whole.timeline)(*svg),
         Command::Master(command) => (whole.master)(app, command),

@@ -3,6 +3,7 @@
 #[path = "../fake_host/mod.rs"]
 mod fake_host;
 
+mod at_once;
 mod interrupted;
 mod key_files;
 mod kinds;

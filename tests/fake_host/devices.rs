@@ -36,6 +36,7 @@ impl Devices for FakeHost {
     fn mapping(&self, volume: &Volume, _: Option<&Device>) -> Mapping {
         self.look(|world| match world.mappings.get(&volume.name) {
             None => Mapping::None,
+            Some(_) if world.suspended.contains(&volume.name) => Mapping::Foreign("is suspended".to_owned()),
             Some((true, number)) => Mapping::Open(*number),
             Some((false, _)) => Mapping::Foreign(format!("/dev/mapper/{} is not this volume", volume.name)),
         })

@@ -9,7 +9,7 @@ use virt_unlock::cancel::Cancel;
 use virt_unlock::config::{Config, DeviceSpec, DomainConfig, Mount, Volume};
 use virt_unlock::engine::down::Down;
 use virt_unlock::engine::up::{Opening, Up};
-use virt_unlock::engine::{Summary, walk};
+use virt_unlock::engine::{self, Summary, walk};
 use virt_unlock::event::{Event, Events, Happened, Outcome};
 use virt_unlock::facts::Facts;
 use virt_unlock::graph::{self, Layer};
@@ -168,6 +168,22 @@ impl<'a> Run<'a> {
         let plan = plan::down(&facts, &graph, &self.names).unwrap();
         let hands = Down::new(self.config, &ports, Instant::now() + self.deadline, &plan, &facts).with_pace(self.pace);
         self.guarded(|events| walk(&plan, &hands, events, &self.cancel))
+    }
+
+    /// The way down of an emergency.
+    pub fn down_at_once(&self) -> Report {
+        let ports = self.ports();
+        let facts = self.facts();
+        let graph = graph::of(self.config, &facts).unwrap();
+        let plan = plan::down(&facts, &graph, &self.names).unwrap();
+        let plan = plan.only(|layer| !matches!(layer, Layer::Pool(_)), "it holds nothing open");
+        let hands = Down::new(self.config, &ports, Instant::now() + self.deadline, &plan, &facts);
+        let hands = hands.with_pace(self.pace).at_once();
+        self.guarded(|events| {
+            let summary = walk(&plan, &hands, events, &self.cancel);
+            engine::seal(self.config, &ports, &summary, events, &self.cancel);
+            summary
+        })
     }
 
     /// The end of what `up` of these names began.

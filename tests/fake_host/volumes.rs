@@ -108,6 +108,13 @@ impl Volumes for FakeHost {
     fn close(&self, name: &str, cancel: &Cancel) -> Result<(), CloseError> {
         self.call(&format!("close {name}"), cancel, |world| Some(world.close(name)))
     }
+
+    fn suspend(&self, volume: &Volume, cancel: &Cancel) -> Result<(), CloseError> {
+        self.call(&format!("suspend {}", volume.name), cancel, |world| {
+            world.suspended.insert(volume.name.clone());
+            Some(Ok(()))
+        })
+    }
 }
 
 impl Mounts for FakeHost {

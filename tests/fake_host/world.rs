@@ -21,6 +21,8 @@ pub struct World {
     pub masters: BTreeMap<String, FakeMaster>,
     /// Below `/dev/mapper`: whether it is the volume, or something foreign, and its number.
     pub mappings: BTreeMap<String, (bool, DevNum)>,
+    /// Open volumes whose key is not in the kernel any more.
+    pub suspended: BTreeSet<String>,
     /// Open volumes whose node udev has not made yet.
     pub nodes_missing: BTreeSet<String>,
     /// What is mounted where, and which volume's filesystem it is.
@@ -159,6 +161,7 @@ impl Default for World {
             masters: BTreeMap::new(),
             mappings: BTreeMap::new(),
             mounts: BTreeMap::new(),
+            suspended: BTreeSet::new(),
             nodes_missing: BTreeSet::new(),
             mounts_that_lie: BTreeSet::new(),
             shadows: BTreeMap::new(),

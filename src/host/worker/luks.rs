@@ -100,6 +100,12 @@ pub(super) fn close(name: &str) -> Result<(), CloseError> {
     )
 }
 
+/// Takes a volume's key out of the kernel; its mapping stays.
+pub(super) fn suspend(name: &str, header: Option<&Path>) -> Result<(), CloseError> {
+    let suspended = CryptInit::init_by_name_and_header(name, header).and_then(|mut device| device.context_handle().suspend(name));
+    suspended.map_err(|error| CloseError::Other(words(&error)))
+}
+
 /// Whatever an attempt said, the kernel has the last word: gone is gone, and what is there is not closed.
 fn judged(
     name: &str,

@@ -103,6 +103,13 @@ pub(super) enum Job {
         /// The name below `/dev/mapper`.
         name: String,
     },
+    /// `Result<(), CloseError>`
+    Suspend {
+        /// The name below `/dev/mapper`.
+        name: String,
+        /// A detached header.
+        header: Option<PathBuf>,
+    },
 }
 
 /// A change of a volume's header.
@@ -283,6 +290,7 @@ fn serve() -> io::Result<()> {
         Job::CreateMaster { header, key_file } => serde_json::to_vec(&master::create(header, key_file.as_ref(), passphrase)),
         Job::Change { place, change } => serde_json::to_vec(&header::change(place, change, passphrase, new_key)),
         Job::Close { name } => serde_json::to_vec(&luks::close(name)),
+        Job::Suspend { name, header } => serde_json::to_vec(&luks::suspend(name, header.as_deref())),
     };
     let mut output = io::stdout().lock();
     output.write_all(&result?)?;
@@ -338,7 +346,7 @@ mod tests {
         ) {
             let name = ["close", "short", "key"][which];
             let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz/corpus/worker");
-            let mut bytes = std::fs::read(format!("{corpus}/{name}")).unwrap();
+            let mut bytes = fs::read(format!("{corpus}/{name}")).unwrap();
             let at = at.min(bytes.len());
             bytes.splice(at..(at + cut).min(bytes.len()), put);
             let _ = Request::decode(&mut &bytes[..]);

@@ -1,0 +1,112 @@
+//! `virt-unlock down --now`: the emergency. Nobody is asked, and nothing is waited for longer than seconds.
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::down::make_plan;
+use super::session::Session;
+use super::{App, Failure, NOTHING_CONFIGURED, Verdict};
+use crate::cancel::Cancel;
+use crate::engine::down::Down;
+use crate::engine::{seal, walk};
+use crate::event::{Events, Happened};
+use crate::facts::Facts;
+use crate::graph::Layer;
+use crate::host::lock::{Demand, FOLDER, Lock, Part};
+use crate::host::orders::{Order, Orders};
+use crate::host::watch;
+use crate::pace::Pace;
+use crate::plan::Names;
+use crate::report::Report;
+
+/// How long others may take to let go. After that their work is undone beside them.
+const OTHERS: Duration = Duration::from_secs(3);
+/// How long libvirt may take to say what runs.
+const LIBVIRT: Duration = Duration::from_secs(4);
+/// How long the way itself may take.
+const WAY: Duration = Duration::from_secs(12);
+
+pub(super) fn at_once(app: &App, names: &[String]) -> Result<Verdict, Failure> {
+    Session::need_root("down --now")?;
+    let session = Session::begin(app, false)?;
+    let names = Names::new(names.iter().cloned());
+    let orders = Orders::listen(|order| order == Order::Terminate)?;
+    let cancel = orders.cancel();
+    let report = Report::for_person(app.verbosity, Path::new(FOLDER));
+    let events = report.events();
+    if session.is_empty() && names.is_all() {
+        events.say(None, Happened::Note(NOTHING_CONFIGURED.to_owned()));
+        return Ok(Verdict::AsAsked);
+    }
+    let facts = facts(&session, &events, &cancel)?;
+    // A wrong name touches nothing.
+    make_plan(&session, &facts, &names)?;
+    let words = "AN EMERGENCY: guests are not asked, their plugs are pulled; what they have not written is lost";
+    events.say(None, Happened::Warning(words.to_owned()));
+    let _locks = [Part::Volumes, Part::Guests].map(|part| lock(part, &events, &cancel));
+    if cancel.is_raised() {
+        return Err(Failure::Cancelled);
+    }
+
+    // Whoever let go may have opened or started something since.
+    let facts = self::facts(&session, &events, &cancel)?;
+    if let Some(error) = &facts.libvirt_error {
+        let words = format!("{error}; no guest can be destroyed: the key of a volume that one uses is taken out of the kernel");
+        events.say(None, Happened::Warning(words));
+    }
+    let is_no_pool = |layer: &Layer| !matches!(layer, Layer::Pool(_));
+    let plan = make_plan(&session, &facts, &names)?.only(is_no_pool, "it holds nothing open");
+    let mut pace = Pace::at_once();
+    let mut way = WAY;
+    if facts.libvirt.is_none() {
+        // No guest ends by us: there is nothing to wait for.
+        (way, pace.destroy_limit) = (Duration::ZERO, Duration::ZERO);
+    }
+    let hands = Down::new(&session.config, &session.host, Instant::now() + way, &plan, &facts)
+        .with_pace(pace)
+        .at_once();
+    let summary = walk(&plan, &hands, &events, &cancel);
+    seal(&session.config, &session.host, &summary, &events, &cancel);
+    Ok(summary.is_good().into())
+}
+
+/// The machine as it is, without libvirt where that takes too long.
+fn facts(session: &Session, events: &Events, cancel: &Cancel) -> Result<Facts, Failure> {
+    match within(LIBVIRT, cancel, |limited| {
+        session.facts(Some(Duration::ZERO), events, limited)
+    })? {
+        Err(Failure::Cancelled) if !cancel.is_raised() => Ok(Facts {
+            volumes: watch::read(&session.config, session.host.devices.as_ref()),
+            libvirt: None,
+            libvirt_error: Some(format!("libvirt does not answer within {} s", LIBVIRT.as_secs())),
+        }),
+        facts => facts,
+    }
+}
+
+/// Takes a lock, or goes without it where its holder does not let go in time.
+fn lock(part: Part, events: &Events, cancel: &Cancel) -> Option<Lock> {
+    let take = |limited: &Cancel| Session::lock(part, "`virt-unlock down --now`", Demand::End, events, limited);
+    let taken = within(OTHERS, cancel, take).ok()?;
+    if taken.is_err() && !cancel.is_raised() {
+        events.say(None, Happened::Warning("it has not let go: going on beside it".to_owned()));
+    }
+    taken.ok()
+}
+
+/// Does `work`, with a flag that is raised when `limit` is over.
+fn within<R>(limit: Duration, cancel: &Cancel, work: impl FnOnce(&Cancel) -> R) -> std::io::Result<R> {
+    let (limited, done) = (cancel.child()?, Cancel::new()?);
+    thread::scope(|scope| {
+        let timer = thread::Builder::new().name("limit".to_owned()).spawn_scoped(scope, || {
+            if !done.wait(limit) {
+                limited.raise();
+            }
+        });
+        timer.map(|_| ())?;
+        let result = work(&limited);
+        done.raise();
+        Ok(result)
+    })
+}
