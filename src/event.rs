@@ -60,6 +60,8 @@ pub enum Kind {
     GuestDestroyed,
     /// A guest still runs against the order.
     GuestStillRuns,
+    /// What a way down came to, counted.
+    WayDown,
     /// All that a unit takes down is down.
     AllDown,
     /// Something that a unit takes down is still up.

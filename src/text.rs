@@ -23,6 +23,23 @@ pub fn duration(duration: Duration) -> String {
     words.join(" ")
 }
 
+/// A time in seconds since 1970, as RFC 3339 has it: `2025-11-27T23:21:39Z`.
+pub fn timestamp(seconds: u64) -> String {
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // Years that begin in March: the leap day is their last. Day 0 is that of the year 0 (Hinnant, chrono-Compatible Low-Level Date
+    // Algorithms, civil_from_days).
+    let day = days + 719_468;
+    let (era, of_era) = (day / 146_097, day % 146_097);
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 /// A size in MiB, or GiB from 10 GiB on.
 pub fn bytes(bytes: u64) -> String {
     match bytes >> 20 {
@@ -51,6 +68,21 @@ pub fn moves(char: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_has_its_date() {
+        for (seconds, words) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_709_251_199, "2024-02-29T23:59:59Z"),
+            (1_735_689_599, "2024-12-31T23:59:59Z"),
+            (1_764_285_699, "2025-11-27T23:21:39Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(timestamp(seconds), words);
+        }
+    }
 
     #[test]
     fn nothing_of_a_name_moves_the_cursor() {

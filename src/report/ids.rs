@@ -43,6 +43,8 @@ pub const GUEST_CUT_SHORT: &str = "21bc99f0e9964ba99da3dbdd35e0c55a";
 pub const GUEST_DESTROYED: &str = "a8c7fde5c3d74de48959ec161ed31d61";
 /// [`Kind::GuestStillRuns`]
 pub const GUEST_STILL_RUNS: &str = "15b33ae49dd24c8da1784502a32a3220";
+/// [`Kind::WayDown`]
+pub const WAY_DOWN: &str = "0782c0f14ae94763ba99129ee148f889";
 /// [`Kind::AllDown`]
 pub const ALL_DOWN: &str = "1e533199441e4d0cb86f19c7cbeccfdf";
 /// [`Kind::NotAllDown`]
@@ -75,6 +77,7 @@ pub fn of(kind: Kind) -> &'static str {
         Kind::GuestCutShort => GUEST_CUT_SHORT,
         Kind::GuestDestroyed => GUEST_DESTROYED,
         Kind::GuestStillRuns => GUEST_STILL_RUNS,
+        Kind::WayDown => WAY_DOWN,
         Kind::AllDown => ALL_DOWN,
         Kind::NotAllDown => NOT_ALL_DOWN,
         Kind::LibvirtSilent => LIBVIRT_SILENT,

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
+use super::ending::{Half, Tally};
 use super::service::stop_named;
 use super::session::Session;
 use super::up::{LIBVIRT_PATIENCE, explain};
@@ -42,12 +43,13 @@ pub(super) fn down(app: &App, names: &[String]) -> Result<Verdict, Failure> {
     let facts = session.facts(Some(LIBVIRT_PATIENCE), &events, &cancel)?;
     let plan = make_plan(&session, &facts, &names)?;
     warn_without_libvirt(&facts, &events);
-    let summary = walk(
-        &plan,
-        &Down::new(&session.config, &session.host, deadline, &plan, &facts),
-        &events,
-        &cancel,
-    );
+    let tally = Tally::default();
+    let hands = Down::new(&session.config, &session.host, deadline, &plan, &facts);
+    let summary = walk(&plan, &hands, &tally.count(&events), &cancel);
+    if names.is_all() && !cancel.is_raised() {
+        tally.note(Half::Guests);
+        tally.note(Half::Volumes);
+    }
 
     let is_down = |name: &str| {
         let own = |layer: &Layer| matches!(layer, Layer::Volume(_) | Layer::Domain(_)) && layer.name() == name;

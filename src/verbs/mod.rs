@@ -4,6 +4,7 @@ mod at_once;
 mod check;
 mod discover;
 mod down;
+mod ending;
 mod failure;
 mod hook;
 mod in_force;

@@ -9,7 +9,8 @@ use crate::config::{Config, Start};
 use crate::facts::Facts;
 use crate::graph::{Graph, Layer, Need};
 
-const FOLDER: &str = "/var/lib/virt-unlock";
+/// Where notes are kept from one boot to the next.
+pub(super) const FOLDER: &str = "/var/lib/virt-unlock";
 const FILE: &str = "guests.json";
 
 /// For each volume, its guests.

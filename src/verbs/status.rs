@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::ending::{LastShutdown, last_shutdown};
 use super::session::Session;
 use super::{App, Failure, NOTHING_CONFIGURED, Verdict, answer, answer_json};
 use crate::cancel::Cancel;
@@ -23,7 +24,7 @@ pub(super) fn status(app: &App, json: bool) -> Result<Verdict, Failure> {
     let session = Session::begin(app, false)?;
     let nobody = Events::new(|_| ());
     let facts = session.facts(Some(LIBVIRT_PATIENCE), &nobody, &Cancel::new()?)?;
-    let status = Status::of(
+    let mut status = Status::of(
         &session.config,
         &facts,
         &Record::read(Path::new(FOLDER)),
@@ -32,6 +33,7 @@ pub(super) fn status(app: &App, json: bool) -> Result<Verdict, Failure> {
             guests: lock::held_by(Path::new(FOLDER), Part::Guests).is_some(),
         },
     );
+    status.last_shutdown = last_shutdown();
     if json {
         answer_json(&status)?;
     } else {
@@ -47,6 +49,8 @@ struct Status {
     state: State,
     volumes: Vec<VolumeStatus>,
     domains: Vec<DomainStatus>,
+    /// How the host went off before this boot, where that is known.
+    last_shutdown: Option<LastShutdown>,
     /// Why nothing is known of domains.
     #[serde(skip_serializing_if = "Option::is_none")]
     libvirt: Option<String>,
@@ -150,6 +154,7 @@ impl Status {
             state: State::of(&volumes, &domains, facts.libvirt_error.is_some(), on_its_way),
             volumes,
             domains,
+            last_shutdown: None,
             libvirt: facts.libvirt_error.as_deref().map(plain),
         }
     }
@@ -228,6 +233,21 @@ impl Status {
                 "guests   {}\n",
                 colour.paint(Style::Bad, format!("not known: {reason}"))
             ));
+        }
+        match &self.last_shutdown {
+            Some(LastShutdown {
+                at: Some(at),
+                words: Some(words),
+                ..
+            }) if is_shown(true) => {
+                let at = at.replace('T', " ").replace('Z', " UTC");
+                out.push_str(&format!("last shutdown: {at}: {words}\n"));
+            }
+            Some(LastShutdown { completed: false, .. }) => {
+                let words = "not completed: the host went off while volumes were open";
+                out.push_str(&format!("last shutdown: {}\n", colour.paint(Style::Bad, words)));
+            }
+            _ => {}
         }
         out
     }

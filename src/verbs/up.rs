@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Once;
 use std::time::Duration;
 
+use super::ending::noting_up;
 use super::session::Session;
 use super::surroundings::{Fault, key_file_fault};
 use super::{App, Failure, NOTHING_CONFIGURED, Verdict, notes, service};
@@ -137,7 +138,7 @@ pub(super) fn walk_here(
     let watch = session.watch()?;
     let opening = Opening::Here(Box::new(unlocker));
     let hands = Up::new(&session.config, &session.host, &watch, opening, plan, facts);
-    Ok(walk(plan, &hands, events, cancel))
+    Ok(walk(plan, &hands, &noting_up(events), cancel))
 }
 
 /// Key files of what is opened now that are not root's alone.

@@ -9,6 +9,7 @@ mod beside;
 mod by_hand;
 mod discover;
 mod distributions;
+mod ends;
 mod harness;
 mod initramfs;
 mod interrupted;

@@ -74,6 +74,9 @@ fn status_in_json_keeps_the_contract() {
     );
     assert!(vm["reason"].as_str().unwrap().contains("not there"), "{vm}");
 
+    // Of the machine that the test runs on; what it says has its own tests.
+    assert!(keys(&status).contains(&"last_shutdown"), "{status}");
+
     let (nobody, test) = (&status["domains"][0], &status["domains"][1]);
     for domain in [nobody, test] {
         assert_eq!(keys(domain), ["name", "reason", "saved", "state", "volumes", "wanted"]);

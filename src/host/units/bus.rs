@@ -15,6 +15,7 @@ const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER: &str = "/org/freedesktop/systemd1";
 const MANAGER_INTERFACE: &str = "org.freedesktop.systemd1.Manager";
 const UNIT_INTERFACE: &str = "org.freedesktop.systemd1.Unit";
+const JOB_INTERFACE: &str = "org.freedesktop.systemd1.Job";
 const SERVICE_INTERFACE: &str = "org.freedesktop.systemd1.Service";
 const MOUNT_INTERFACE: &str = "org.freedesktop.systemd1.Mount";
 
@@ -117,6 +118,18 @@ impl Bus {
             has_job: job.0 != 0,
             path,
         })
+    }
+
+    /// Whether a unit is being restarted, and its stop is not through yet.
+    pub(super) fn is_restarting(&self, name: &str, cancel: &Cancel) -> Result<bool, BusError> {
+        let reply = self.manager("LoadUnit", (name.to_owned(),), cancel)?;
+        let path: OwnedObjectPath = reply.body().deserialize().map_err(BusError::of)?;
+        let (number, job): (u32, OwnedObjectPath) = self.property(&path.to_string(), UNIT_INTERFACE, "Job", cancel)?;
+        if number == 0 {
+            return Ok(false);
+        }
+        let kind: String = self.property(&job.to_string(), JOB_INTERFACE, "JobType", cancel)?;
+        Ok(kind == "restart")
     }
 
     /// The names of the units that systemd has loaded, in one of these states, and that match a pattern.

@@ -38,12 +38,18 @@ impl Systemd {
         Bus::connect(Duration::ZERO, cancel)?.order("StartUnit", name, "fail", cancel)
     }
 
-    /// Orders the stop of a unit and does not wait for it. A start of it that is under way is given up.
+    /// Orders the stop of a unit and does not wait for it. A start of it that is under way is given up; where somebody restarts it,
+    /// its stop is ordered already, and another order would take the place of its start.
     ///
     /// # Errors
     /// When systemd does not answer, or says no; so it does when there is no such unit.
     pub fn stop_unit(&self, name: &str, cancel: &Cancel) -> Result<(), BusError> {
-        Bus::connect(Duration::ZERO, cancel)?.order("StopUnit", name, "replace", cancel)
+        let bus = Bus::connect(Duration::ZERO, cancel)?;
+        // A job that ended while it was looked at is none.
+        if bus.is_restarting(name, cancel) == Ok(true) {
+            return Ok(());
+        }
+        bus.order("StopUnit", name, "replace", cancel)
     }
 
     /// Its version, as `systemctl --version` begins: 257.

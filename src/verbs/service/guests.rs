@@ -26,6 +26,7 @@ use crate::host::orders::{Order, Orders};
 use crate::host::watch;
 use crate::plan::{self, Names, Seen};
 use crate::report::Report;
+use crate::verbs::ending::{Half, Tally};
 use crate::verbs::session::Session;
 use crate::verbs::up::is_of_volumes;
 use crate::verbs::{App, Failure, Verdict, notes};
@@ -164,8 +165,10 @@ pub(in crate::verbs) fn guests_down(app: &App) -> Result<Verdict, Failure> {
         stop_named(*systemd, |name| guests.contains(name), cancel)
     })?;
     let hands = Down::new(&session.config, &session.host, deadline, &plan, &facts);
-    let summary = walk(&plan, &hands, &events, &cancel);
-    say_end(&events, &summary, "all guests are down", "not every guest is down");
+    let tally = Tally::default();
+    let summary = walk(&plan, &hands, &tally.count(&events), &cancel);
+    let ended = (!cancel.is_raised()).then_some((&tally, Half::Guests));
+    say_end(&events, &summary, ended, "all guests are down", "not every guest is down");
     Ok(summary.is_good().into())
 }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use super::ending::{Half, Tally};
 use super::session::Session;
 use super::{App, Failure, Verdict};
 use crate::cancel::Cancel;
@@ -88,7 +89,11 @@ fn note_good(seen: &mut Seen, summary: &Summary) {
     }
 }
 
-fn say_end(events: &Events, summary: &Summary, good: &str, bad: &str) {
+/// The end of a way down. `ended`: what it came to, but where it was cancelled, for then it is not the last one.
+fn say_end(events: &Events, summary: &Summary, ended: Option<(&Tally, Half)>, good: &str, bad: &str) {
+    if let Some((tally, half)) = ended {
+        tally.tell(half, events);
+    }
     let (kind, happened) = if summary.is_good() {
         (Kind::AllDown, Happened::Note(good.to_owned()))
     } else {

@@ -16,6 +16,7 @@ use crate::host::lock::{Demand, FOLDER, Part};
 use crate::host::orders::{Order, Orders};
 use crate::plan::{self, Names, Seen};
 use crate::report::Report;
+use crate::verbs::ending::{Half, Tally};
 use crate::verbs::session::Session;
 use crate::verbs::up::{is_of_volumes, unlocker, walk_here};
 use crate::verbs::{App, Failure, Verdict, notes};
@@ -101,11 +102,19 @@ fn close_all(session: &Session, events: &Events, cancel: &Cancel) -> Result<Verd
     let graph = session.graph(&facts)?;
     let plan = plan::down(&facts, &graph, &Names::default())?;
     let hands = Down::new(&session.config, &session.host, deadline, &plan, &facts);
-    let summary = walk(&plan, &hands, events, cancel);
+    let tally = Tally::default();
+    let summary = walk(&plan, &hands, &tally.count(events), cancel);
     if summary.is_good() {
         await_guests_unit(session, &ordered, cancel);
     }
-    say_end(events, &summary, "all volumes are closed", "not every volume is closed");
+    let ended = (!cancel.is_raised()).then_some((&tally, Half::Volumes));
+    say_end(
+        events,
+        &summary,
+        ended,
+        "all volumes are closed",
+        "not every volume is closed",
+    );
     Ok(summary.is_good().into())
 }
 

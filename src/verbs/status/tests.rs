@@ -255,3 +255,32 @@ fn a_guest_that_runs_and_is_not_ready_says_what_is_waited_for() {
     assert_eq!(status(true).as_deref(), Some(words));
     assert_eq!(status(false), None, "nobody waits any more");
 }
+
+#[test]
+fn how_the_host_went_off_is_the_last_line() {
+    let mut status = status(open(), true, DomainState::Running, None, false);
+    let last = |status: &Status, verbosity| {
+        let table = status.table(verbosity, Colour(false));
+        table.lines().last().unwrap_or_default().to_owned()
+    };
+    assert!(!last(&status, Verbosity::Normal).contains("last shutdown"));
+    status.last_shutdown = Some(LastShutdown {
+        completed: true,
+        at: Some("2025-11-27T23:21:39Z".to_owned()),
+        words: Some("1 guest shut down, 1 volume closed".to_owned()),
+    });
+    assert_eq!(
+        last(&status, Verbosity::Normal),
+        "last shutdown: 2025-11-27 23:21:39 UTC: 1 guest shut down, 1 volume closed"
+    );
+    assert_eq!(last(&status, Verbosity::Quiet), "");
+    status.last_shutdown = Some(LastShutdown {
+        completed: false,
+        at: None,
+        words: None,
+    });
+    let words = "last shutdown: not completed: the host went off while volumes were open";
+    for verbosity in [Verbosity::Normal, Verbosity::Quiet] {
+        assert_eq!(last(&status, verbosity), words);
+    }
+}
