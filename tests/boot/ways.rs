@@ -47,6 +47,7 @@ fn said(host: &Host, words: &str) {
 }
 
 #[test]
+#[ignore = "make test-hosts runs it: make test has its time"]
 fn a_credential_and_a_key_on_a_stick_open_volumes() {
     let mut host = installed("ways_files", BY_CREDENTIAL_AND_STICK)
         .file("/etc/systemd/system/virt-unlock.service.d/mail.conf", DROP_IN)

@@ -33,6 +33,7 @@ impl Examination {
             .text
             .find("@script\n")
             .map_or(self.text.len(), |start| start + "@script\n".len());
-        self.text[from..].trim_end_matches("@end\n")
+        let rest = &self.text[from..];
+        rest.split_once("@end\n").map_or(rest, |(output, _)| output)
     }
 }

@@ -8,7 +8,7 @@ const ROOM: u32 = 96;
 /// The size of the image's root disk, in bytes.
 const ROOT_DISK: u64 = 2 << 30;
 /// How long dracut may take in an emulated host.
-const DRACUT: Duration = secs(200);
+const DRACUT: Duration = secs(400);
 
 impl Host {
     /// Runs dracut in the host, with these arguments, and takes out what it made to `to`.
