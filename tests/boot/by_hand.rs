@@ -7,6 +7,7 @@ use crate::{
 use std::time::Instant;
 
 #[test]
+#[ignore = "make test-hosts runs it: make test has its time"]
 fn a_host_is_brought_up_and_down_by_hand() {
     let begun = Instant::now();
     let step = |what: &str| println!("{:6.1} s  {what}", begun.elapsed().as_secs_f64());
