@@ -22,7 +22,7 @@ hooks   = $(DESTDIR)/etc/libvirt/hooks/qemu.d
 programs      := $(release)/virt-unlock $(release)/virt-unlock-volumes
 unit_files    := units/virt-unlock.service units/virt-unlock-guests.service units/virt-unlock@.service
 dracut_files  := $(wildcard dracut/70virt-unlock/*)
-hook          := hooks/qemu
+hook          := units/libvirt-hook.sh
 catalogue     := units/virt-unlock.catalog
 documentation := README.md LICENSE config.example.toml
 # What the program writes of itself, below share.

@@ -1,24 +1,23 @@
 //! `virt-unlock down --now`: the emergency. Nobody is asked, and nothing is waited for longer than seconds.
 
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::by_hand::ByHand;
 use super::down::make_plan;
+use super::ending::{Half, Tally};
 use super::session::Session;
-use super::{App, Failure, NOTHING_CONFIGURED, Verdict};
+use super::{App, Failure, Verdict};
 use crate::cancel::Cancel;
 use crate::engine::down::Down;
 use crate::engine::{seal, walk};
 use crate::event::{Events, Happened};
 use crate::facts::Facts;
 use crate::graph::Layer;
-use crate::host::lock::{Demand, FOLDER, Lock, Part};
-use crate::host::orders::{Order, Orders};
+use crate::host::lock::{Demand, Lock, Part};
+use crate::host::orders::Order;
 use crate::host::watch;
 use crate::pace::Pace;
-use crate::plan::Names;
-use crate::report::Report;
 
 /// How long others may take to let go. After that their work is undone beside them.
 const OTHERS: Duration = Duration::from_secs(3);
@@ -28,35 +27,34 @@ const LIBVIRT: Duration = Duration::from_secs(4);
 const WAY: Duration = Duration::from_secs(12);
 
 pub(super) fn at_once(app: &App, names: &[String]) -> Result<Verdict, Failure> {
-    Session::need_root("down --now")?;
-    let session = Session::begin(app, false)?;
-    let names = Names::new(names.iter().cloned());
-    let orders = Orders::listen(|order| order == Order::Terminate)?;
-    let cancel = orders.cancel();
-    let report = Report::for_person(app.verbosity, Path::new(FOLDER));
-    let events = report.events();
-    if session.is_empty() && names.is_all() {
-        events.say(None, Happened::Note(NOTHING_CONFIGURED.to_owned()));
+    let Some(run) = ByHand::begin(app, "down --now", names, false, |order| order == Order::Terminate)? else {
         return Ok(Verdict::AsAsked);
-    }
-    let facts = facts(&session, &events, &cancel)?;
+    };
+    let ByHand {
+        session,
+        names,
+        events,
+        cancel,
+        ..
+    } = &run;
+    let facts = facts(session, events, cancel)?;
     // A wrong name touches nothing.
-    make_plan(&session, &facts, &names)?;
+    make_plan(session, &facts, names)?;
     let words = "AN EMERGENCY: guests are not asked, their plugs are pulled; what they have not written is lost";
     events.say(None, Happened::Warning(words.to_owned()));
-    let _locks = [Part::Volumes, Part::Guests].map(|part| lock(part, &events, &cancel));
+    let _locks = [Part::Volumes, Part::Guests].map(|part| lock(part, events, cancel));
     if cancel.is_raised() {
         return Err(Failure::Cancelled);
     }
 
     // Whoever let go may have opened or started something since.
-    let facts = self::facts(&session, &events, &cancel)?;
+    let facts = self::facts(session, events, cancel)?;
     if let Some(error) = &facts.libvirt_error {
         let words = format!("{error}; no guest can be destroyed: the key of a volume that one uses is taken out of the kernel");
         events.say(None, Happened::Warning(words));
     }
     let is_no_pool = |layer: &Layer| !matches!(layer, Layer::Pool(_));
-    let plan = make_plan(&session, &facts, &names)?.only(is_no_pool, "it holds nothing open");
+    let plan = make_plan(session, &facts, names)?.only(is_no_pool, "it holds nothing open");
     let mut pace = Pace::at_once();
     let mut way = WAY;
     if facts.libvirt.is_none() {
@@ -66,8 +64,14 @@ pub(super) fn at_once(app: &App, names: &[String]) -> Result<Verdict, Failure> {
     let hands = Down::new(&session.config, &session.host, Instant::now() + way, &plan, &facts)
         .with_pace(pace)
         .at_once();
-    let summary = walk(&plan, &hands, &events, &cancel);
-    seal(&session.config, &session.host, &summary, &events, &cancel);
+    let tally = Tally::default();
+    let summary = walk(&plan, &hands, &tally.count(events), cancel);
+    seal(&session.config, &session.host, &summary, events, cancel);
+    // After the keys: the disk that this is written to may be what is wrong.
+    if names.is_all() && !cancel.is_raised() {
+        tally.note(Half::Guests);
+        tally.note(Half::Volumes);
+    }
     Ok(summary.is_good().into())
 }
 

@@ -1,51 +1,48 @@
 //! `virt-unlock down`: by hand, everything or what is named. The way back of `up`.
 
-use std::path::Path;
 use std::time::Instant;
 
+use super::by_hand::ByHand;
 use super::ending::{Half, Tally};
 use super::service::stop_named;
 use super::session::Session;
 use super::up::{LIBVIRT_PATIENCE, explain};
-use super::{App, Failure, NOTHING_CONFIGURED, Verdict};
+use super::{App, Failure, Verdict};
 use crate::engine::down::Down;
 use crate::engine::walk;
 use crate::event::{Events, Happened, Outcome};
 use crate::facts::Facts;
 use crate::graph::Layer;
-use crate::host::lock::{Demand, FOLDER, Part};
-use crate::host::orders::{Order, Orders};
+use crate::host::lock::{Demand, Part};
+use crate::host::orders::Order;
 use crate::plan::{self, Names, Plan};
-use crate::report::Report;
 
 pub(super) fn down(app: &App, names: &[String]) -> Result<Verdict, Failure> {
-    Session::need_root("down")?;
-    let session = Session::begin(app, false)?;
-    let names = Names::new(names.iter().cloned());
-    let orders = Orders::listen(|order| order == Order::Terminate)?;
-    let cancel = orders.cancel();
-    let report = Report::for_person(app.verbosity, Path::new(FOLDER));
-    let events = report.events();
-
-    if session.is_empty() && names.is_all() {
-        events.say(None, Happened::Note(NOTHING_CONFIGURED.to_owned()));
+    let Some(run) = ByHand::begin(app, "down", names, false, |order| order == Order::Terminate)? else {
         return Ok(Verdict::AsAsked);
-    }
+    };
+    let ByHand {
+        session,
+        names,
+        events,
+        cancel,
+        ..
+    } = &run;
     if !names.is_all() {
         // A wrong name touches nothing, not even a way up that is under way.
-        let facts = session.facts(Some(LIBVIRT_PATIENCE), &events, &cancel)?;
-        make_plan(&session, &facts, &names)?;
+        let facts = session.facts(Some(LIBVIRT_PATIENCE), events, cancel)?;
+        make_plan(session, &facts, names)?;
     }
     let deadline = Instant::now() + session.config.host.stop_deadline;
     let what = "`virt-unlock down`";
-    let _volumes = Session::lock(Part::Volumes, what, Demand::End, &events, &cancel)?;
-    let _guests = Session::lock(Part::Guests, what, Demand::End, &events, &cancel)?;
-    let facts = session.facts(Some(LIBVIRT_PATIENCE), &events, &cancel)?;
-    let plan = make_plan(&session, &facts, &names)?;
-    warn_without_libvirt(&facts, &events);
+    let _volumes = Session::lock(Part::Volumes, what, Demand::End, events, cancel)?;
+    let _guests = Session::lock(Part::Guests, what, Demand::End, events, cancel)?;
+    let facts = session.facts(Some(LIBVIRT_PATIENCE), events, cancel)?;
+    let plan = make_plan(session, &facts, names)?;
+    warn_without_libvirt(&facts, events);
     let tally = Tally::default();
     let hands = Down::new(&session.config, &session.host, deadline, &plan, &facts);
-    let summary = walk(&plan, &hands, &tally.count(&events), &cancel);
+    let summary = walk(&plan, &hands, &tally.count(events), cancel);
     if names.is_all() && !cancel.is_raised() {
         tally.note(Half::Guests);
         tally.note(Half::Volumes);
@@ -57,7 +54,7 @@ pub(super) fn down(app: &App, names: &[String]) -> Result<Verdict, Failure> {
         ended.any(|step| summary.outcome(&step.layer).is_some_and(Outcome::is_good))
     };
     // Where systemd does not answer it is no help to say so: what was asked for is down.
-    let _ = stop_named(*session.systemd, is_down, &cancel);
+    let _ = stop_named(*session.systemd, is_down, cancel);
 
     if summary.is_good() && plan.work().next().is_none() {
         events.say(

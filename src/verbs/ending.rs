@@ -168,7 +168,11 @@ fn words(parts: &[String], is_clean: bool) -> Option<Words> {
 }
 
 /// A way up whose volumes are open by their events: from the first one on, a host that goes off has to go down in good order.
-pub(super) fn noting_up(events: &Events) -> Events {
+/// `is_up`: one is open already, by the initramfs or by hand.
+pub(super) fn noting_up(events: &Events, is_up: bool) -> Events {
+    if is_up {
+        note_up(Path::new(FOLDER), &this_boot());
+    }
     let next = events.clone();
     Events::new(move |event| {
         if event.kind == Some(Kind::VolumeOpen) {

@@ -1,6 +1,7 @@
 //! What a person or a unit can have done, one story each.
 
 mod at_once;
+mod by_hand;
 mod check;
 mod discover;
 mod down;

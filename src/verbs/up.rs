@@ -1,10 +1,10 @@
 //! `virt-unlock up`: by hand, everything or what is named.
 
 use std::io::IsTerminal;
-use std::path::Path;
 use std::sync::Once;
 use std::time::Duration;
 
+use super::by_hand::ByHand;
 use super::ending::noting_up;
 use super::session::Session;
 use super::surroundings::{Fault, key_file_fault};
@@ -14,12 +14,11 @@ use crate::config::{Config, Start, Unlock};
 use crate::engine::up::{Opening, Up};
 use crate::engine::{Summary, walk};
 use crate::event::{Events, Happened};
-use crate::facts::Facts;
+use crate::facts::{Facts, VolumeFacts};
 use crate::graph::{Graph, Layer};
-use crate::host::lock::{Demand, FOLDER, Part};
-use crate::host::orders::{Order, Orders};
+use crate::host::lock::{Demand, Part};
+use crate::host::orders::Order;
 use crate::plan::{self, Action, Names, Plan, UnknownName};
-use crate::report::Report;
 use crate::unlock::Unlocker;
 
 /// A daemon that restarts is back by then; one that is not installed is not worth a longer wait.
@@ -29,28 +28,29 @@ pub(super) const LIBVIRT_PATIENCE: Duration = Duration::from_secs(15);
 const UNITS: [&str; 2] = ["virt-unlock.service", "virt-unlock-guests.service"];
 
 pub(super) fn up(app: &App, names: &[String]) -> Result<Verdict, Failure> {
-    Session::need_root("up")?;
-    let session = Session::begin(app, std::io::stderr().is_terminal())?;
-    let names = Names::new(names.iter().cloned());
-    let orders = Orders::listen(|order| order > Order::Yield)?;
-    let cancel = orders.cancel();
-    let report = Report::for_person(app.verbosity, Path::new(FOLDER));
-    let events = report.events();
-
-    if session.is_empty() && names.is_all() {
-        events.say(None, Happened::Note(NOTHING_CONFIGURED.to_owned()));
+    let Some(run) = ByHand::begin(app, "up", names, std::io::stderr().is_terminal(), |order| {
+        order > Order::Yield
+    })?
+    else {
         return Ok(Verdict::AsAsked);
-    }
+    };
+    let ByHand {
+        session,
+        names,
+        events,
+        cancel,
+        ..
+    } = &run;
     if !names.is_all() {
         // A wrong name touches nothing, not even the service's open question.
-        let facts = session.facts(Some(LIBVIRT_PATIENCE), &events, &cancel)?;
-        make_plan(&session, &facts, &names)?;
+        let facts = session.facts(Some(LIBVIRT_PATIENCE), events, cancel)?;
+        make_plan(session, &facts, names)?;
     }
     let what = "`virt-unlock up`";
-    let _volumes = Session::lock(Part::Volumes, what, Demand::Yield, &events, &cancel)?;
-    let _guests = Session::lock(Part::Guests, what, Demand::Yield, &events, &cancel)?;
-    let facts = session.facts(Some(LIBVIRT_PATIENCE), &events, &cancel)?;
-    let (graph, plan) = make_plan(&session, &facts, &names)?;
+    let _volumes = Session::lock(Part::Volumes, what, Demand::Yield, events, cancel)?;
+    let _guests = Session::lock(Part::Guests, what, Demand::Yield, events, cancel)?;
+    let facts = session.facts(Some(LIBVIRT_PATIENCE), events, cancel)?;
+    let (graph, plan) = make_plan(session, &facts, names)?;
     if let Some(error) = &facts.libvirt_error {
         events.say(None, Happened::Warning(format!("{error}; no guest is started")));
     }
@@ -64,17 +64,17 @@ pub(super) fn up(app: &App, names: &[String]) -> Result<Verdict, Failure> {
     }
     notes::write(&session.config, &graph, &facts);
 
-    let unlocker = unlocker(&session, &plan, notes::waiting_guests(&session.config, &facts, &graph));
-    let summary = walk_here(&session, &plan, &facts, unlocker, &events, &cancel)?;
+    let unlocker = unlocker(session, &plan, notes::waiting_guests(&session.config, &facts, &graph));
+    let summary = walk_here(session, &plan, &facts, unlocker, events, cancel)?;
 
     let good = summary.is_good() && facts.libvirt_error.is_none() && unknown.is_empty();
     if good && plan.work().next().is_none() {
         events.say(None, Happened::Note("nothing to do: all that is asked for is up".to_owned()));
     }
     if good && names.is_all() {
-        take_into_service(&session, &events, &cancel);
+        take_into_service(session, events, cancel);
     } else {
-        warn_without_service(&session, &names, &events, &cancel);
+        warn_without_service(session, names, events, cancel);
     }
     Ok(good.into())
 }
@@ -138,7 +138,8 @@ pub(super) fn walk_here(
     let watch = session.watch()?;
     let opening = Opening::Here(Box::new(unlocker));
     let hands = Up::new(&session.config, &session.host, &watch, opening, plan, facts);
-    Ok(walk(plan, &hands, &noting_up(events), cancel))
+    let is_up = facts.volumes.values().any(VolumeFacts::is_open);
+    Ok(walk(plan, &hands, &noting_up(events, is_up), cancel))
 }
 
 /// Key files of what is opened now that are not root's alone.

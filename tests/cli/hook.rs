@@ -56,7 +56,7 @@ fn what_is_not_ours_or_not_known_is_let_through() {
 
 #[test]
 fn the_script_asks_before_a_start_and_at_no_other_time() {
-    let script = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("hooks/qemu")).unwrap();
+    let script = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("units/libvirt-hook.sh")).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let (asked, program) = (folder.path().join("asked"), folder.path().join("program"));
     std::fs::write(&program, format!("#!/bin/sh\necho \"$@\" >>{}\nexit 1\n", asked.display())).unwrap();
