@@ -12,8 +12,9 @@ use crate::{
 };
 
 const CONFIG: &str = r#"
+# An emulated host may take half a minute until its logical volumes are there.
 [host]
-hold-login = "12s"
+hold-login = "45s"
 
 [volume.mail]
 device = "/dev/vg0/mail"
@@ -36,6 +37,7 @@ const IN_INITRAMFS: &str = "journalctl -b -o cat --no-pager -u virt-unlock-initr
 
 /// One passphrase for everything: the root disk's, which the volumes have too.
 #[test]
+#[ignore = "make test-hosts runs it: dracut takes minutes on an emulated host"]
 fn one_passphrase_opens_the_root_disk_and_all_volumes() {
     let mut host = enabled("initramfs_root", CONFIG).off();
     let uuid = host.encrypt_root(PASSPHRASE);
@@ -85,6 +87,7 @@ fn one_passphrase_opens_the_root_disk_and_all_volumes() {
 
 /// Without an encrypted root disk; nobody answers in time, and then the configuration is broken.
 #[test]
+#[ignore = "make test-hosts runs it: dracut takes minutes on an emulated host"]
 fn the_boot_goes_on_without_an_answer_and_with_a_broken_configuration() {
     let mut host = enabled("initramfs_late", CONFIG).off();
     boot_by_dracut(&mut host);
@@ -94,7 +97,7 @@ fn the_boot_goes_on_without_an_answer_and_with_a_broken_configuration() {
     host.console().expect("Passphrase for volume mail", secs(90));
     host.await_shell();
     let said = host.run(IN_INITRAMFS);
-    assert!(said.contains("within 12s; the boot goes on"), "{said}");
+    assert!(said.contains("within 45s; the boot goes on"), "{said}");
     assert_eq!(host.run(OPEN_VOLUMES).trim(), "0");
     host.console().type_line(PASSPHRASE);
     host.console().expect("Passphrase for volume vm", secs(60));
