@@ -6,10 +6,11 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
 
 use super::key_file::system_words;
 use crate::host::devices::Kernel;
@@ -32,13 +33,34 @@ pub(super) fn open(device: &Path, path: &Path) -> Result<File, String> {
         let (device, words) = (device.display(), system_words(&error));
         format!("the filesystem on {device} cannot be mounted: {words}; `dmesg` may tell why")
     })?;
-    // Links in it lead to what is in it.
-    let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    openat2(&root, path, how)
-        .map(File::from)
-        .map_err(|errno| errno.desc().to_owned())
+    beneath(root, path)
+}
+
+/// The file at `path` below a folder, by no link: one could lead to anywhere. Folder by folder, for openat2(2), which could follow those
+/// that stay inside, is not there for a unit with `RestrictSUIDSGID=` (systemd.exec(5)).
+fn beneath(root: OwnedFd, path: &Path) -> Result<File, String> {
+    let words = |errno: Errno, name: &Path| match errno {
+        Errno::ELOOP | Errno::ENOTDIR => format!("{} is a symbolic link, or no folder", name.display()),
+        errno => errno.desc().to_owned(),
+    };
+    let mut names = path
+        .components()
+        .filter(|part| !matches!(part, Component::RootDir))
+        .peekable();
+    let mut folder = root;
+    while let Some(name) = names.next() {
+        let name: &Path = name.as_ref();
+        let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        if names.peek().is_some() {
+            let flags = flags | OFlag::O_PATH | OFlag::O_DIRECTORY;
+            folder = openat(&folder, name, flags, Mode::empty()).map_err(|errno| words(errno, name))?;
+        } else {
+            let flags = flags | OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+            let file = openat(&folder, name, flags, Mode::empty()).map_err(|errno| words(errno, name))?;
+            return Ok(File::from(file));
+        }
+    }
+    Err(Errno::EISDIR.desc().to_owned())
 }
 
 fn mount(device: &Path) -> io::Result<OwnedFd> {
@@ -89,4 +111,34 @@ fn owned(descriptor: libc::c_long) -> io::Result<OwnedFd> {
     };
     // SAFETY: the kernel has just made it, for us.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Read;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_found_below_its_folder_and_by_no_link() {
+        let root = tempfile::tempdir().unwrap();
+        let keys = root.path().join("keys");
+        fs::create_dir(&keys).unwrap();
+        fs::write(keys.join("vm"), "a key").unwrap();
+        symlink("/etc", root.path().join("away")).unwrap();
+        symlink("vm", keys.join("link")).unwrap();
+        let read = |path: &str| {
+            let root = OwnedFd::from(File::open(root.path()).unwrap());
+            let mut text = String::new();
+            let result = beneath(root, Path::new(path)).map(|mut file| file.read_to_string(&mut text).is_ok());
+            result.map(|_| text)
+        };
+        assert_eq!(read("/keys/vm"), Ok("a key".to_owned()));
+        assert_eq!(read("/keys/none"), Err("No such file or directory".to_owned()));
+        for path in ["/away/passwd", "/keys/link"] {
+            assert!(read(path).is_err_and(|words| words.contains("is a symbolic link")), "{path}");
+        }
+    }
 }
