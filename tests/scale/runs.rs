@@ -1,6 +1,7 @@
 //! Whole runs of a large host in memory.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use virt_unlock::cancel;
 use virt_unlock::config::{self, Config};
@@ -8,6 +9,8 @@ use virt_unlock::config::{self, Config};
 use crate::fake_host::FakeHost;
 use crate::fake_host::run::Run;
 use crate::hosts::{Shape, text};
+
+const LIMITS: (Duration, Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(60), Duration::from_secs(60));
 
 fn host(shape: Shape, size: usize) -> (FakeHost, Config) {
     let config = config::parse(&[(PathBuf::from("config.toml"), text(shape, size))]).unwrap();
@@ -28,9 +31,11 @@ fn a_host_with_500_volumes_and_500_guests_comes_up_and_goes_down() {
     let calls = [50, 500].map(|size| {
         let (host, config) = host(Shape::Raw, size);
         let before = host.shape();
-        Run::new(&host, &config).up().assert_good();
+        // So many threads may keep each other waiting for longer than a test's own limits are.
+        let run = || Run::new(&host, &config).pace(|pace| (pace.busy_limit, pace.destroy_limit, pace.late_volume_limit) = LIMITS);
+        run().up().assert_good();
         let up = host.look(|world| world.calls);
-        Run::new(&host, &config).down().assert_good();
+        run().down().assert_good();
         assert_eq!(host.shape(), before);
         host.assert_lawful();
         (up, host.look(|world| world.calls) - up)
