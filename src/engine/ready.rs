@@ -25,16 +25,17 @@ enum Wait {
 }
 
 impl Up<'_> {
-    /// What became of a domain that was started just now.
+    /// What became of a domain that was started, or `restored`, just now.
     pub(super) fn await_started(
         &self,
         layer: &Layer,
+        restored: bool,
         found: &DomainFacts,
         hypervisor: &dyn Hypervisor,
         progress: Progress<'_>,
         cancel: &Cancel,
     ) -> Outcome {
-        let started = if found.is_saved {
+        let started = if restored {
             "restored from its managed save"
         } else {
             "started"

@@ -40,7 +40,7 @@ impl Up<'_> {
             hypervisor.start(uuid, cancel)
         };
         match progress.during(Phase::Start, || self.patiently(progress, cancel, start)) {
-            Ok(()) => self.await_started(layer, &found, hypervisor, progress, cancel),
+            Ok(restored) => self.await_started(layer, found.is_saved || restored, &found, hypervisor, progress, cancel),
             Err(HypervisorError::Cancelled) => {
                 // The lock is held until it is known what became of it: the way down that waits for it must see this guest.
                 if let Ok(never) = Cancel::new() {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use nix::sys::statvfs::statvfs;
 use virt::connect::Connect;
-use virt::domain::{self, Domain, DomainPausedReason, DomainStateReason, DomainStateReasonEnum};
+use virt::domain::{self, Domain, DomainPausedReason, DomainRunningReason, DomainStateReason, DomainStateReasonEnum};
 use virt::enumutil::Enum;
 use virt::error::{Error, ErrorNumber};
 use virt::storage_pool::StoragePool;
@@ -75,6 +75,15 @@ pub fn state(found: &Domain) -> Result<DomainState, Error> {
         domain::DomainState::Crashed => DomainState::Crashed,
         domain::DomainState::PMSuspended => DomainState::PmSuspended,
     })
+}
+
+/// Whether it runs because its memory was restored.
+pub fn is_restored(found: &Domain) -> bool {
+    let reason = match found.state() {
+        Ok((_, Enum::Known(DomainStateReason::Running(reason)))) => reason.known(),
+        _ => None,
+    };
+    reason == Some(DomainRunningReason::Restored)
 }
 
 fn paused(reason: DomainStateReasonEnum) -> DomainState {

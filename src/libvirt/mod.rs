@@ -114,19 +114,19 @@ impl Hypervisor for Libvirt {
         })
     }
 
-    fn start(&self, uuid: &str, cancel: &Cancel) -> Result<(), HypervisorError> {
+    fn start(&self, uuid: &str, cancel: &Cancel) -> Result<bool, HypervisorError> {
         let uuid = uuid.to_owned();
         let call = Call::start("starting the domain", START_LIMIT);
         self.0.call(call, cancel, move |connection, wanted| {
             let domain = find(connection, &uuid)?;
-            if domain.is_active()? {
-                return Ok(());
+            if !domain.is_active()? {
+                // The look-up may have waited for a daemon longer than anybody waited for this call.
+                if !wanted() {
+                    return Err(HypervisorError::Cancelled.into());
+                }
+                create(&domain)?;
             }
-            // The look-up may have waited for a daemon longer than anybody waited for this call.
-            if !wanted() {
-                return Err(HypervisorError::Cancelled.into());
-            }
-            create(&domain)
+            Ok(facts::is_restored(&domain))
         })
     }
 

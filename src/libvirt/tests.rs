@@ -124,7 +124,7 @@ fn what_is_so_already_is_done() {
     let node = node();
     let (libvirt, cancel) = (&node.libvirt, &node.cancel);
     for _ in 0..2 {
-        libvirt.start(OFF, cancel).unwrap();
+        assert!(!libvirt.start(OFF, cancel).unwrap());
         assert_eq!(node.state(OFF), Some(DomainState::Running));
         libvirt.resume(OFF, cancel).unwrap();
     }
@@ -167,7 +167,7 @@ fn nobody_is_not_found() {
     let (libvirt, cancel) = (&node.libvirt, &node.cancel);
     assert_eq!(node.state(NOBODY), None);
     assert_eq!(libvirt.domain(NOBODY, cancel).unwrap(), None);
-    for result in [libvirt.start(NOBODY, cancel), libvirt.resume(NOBODY, cancel)] {
+    for result in [libvirt.start(NOBODY, cancel).map(drop), libvirt.resume(NOBODY, cancel)] {
         assert!(matches!(result, Err(HypervisorError::NotFound(_))), "{result:?}");
     }
     // A transient domain that is off is none any more.
@@ -214,7 +214,7 @@ fn a_domain_that_is_saved_is_off_and_its_start_restores_it() {
     node.libvirt.save(WEB, START_LIMIT, &node.cancel).unwrap();
     assert_eq!((node.state(WEB), is_saved()), (Some(DomainState::ShutOff), true));
     node.libvirt.save(WEB, START_LIMIT, &node.cancel).unwrap();
-    node.libvirt.start(WEB, &node.cancel).unwrap();
+    assert!(node.libvirt.start(WEB, &node.cancel).unwrap());
     assert_eq!((node.state(WEB), is_saved()), (Some(DomainState::Running), false));
     node.libvirt.save(NOBODY, START_LIMIT, &node.cancel).unwrap();
 }

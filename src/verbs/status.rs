@@ -12,7 +12,7 @@ use super::{App, Failure, NOTHING_CONFIGURED, Verdict, answer, answer_json};
 use crate::cancel::Cancel;
 use crate::config::{Config, DomainConfig, Start, Volume};
 use crate::event::Events;
-use crate::facts::{DomainFacts, Facts, Mapping, MountState, VolumeFacts};
+use crate::facts::{DomainFacts, DomainState, Facts, Mapping, MountState, Pause, VolumeFacts};
 use crate::graph::{Layer, Placement};
 use crate::host::lock::{self, FOLDER, Part};
 use crate::report::{Colour, Record, Remembered, Style, Verbosity, plain};
@@ -112,6 +112,9 @@ struct DomainStatus {
     reason: Option<String>,
     #[serde(skip)]
     active: bool,
+    /// libvirt is still restoring it, or holds it for a start.
+    #[serde(skip)]
+    is_held: bool,
 }
 
 impl Status {
@@ -347,11 +350,12 @@ impl DomainStatus {
             saved: false,
             reason: Some("libvirt has no such guest: `virsh list --all` shows the names".to_owned()),
             active: false,
+            is_held: false,
         }
     }
 
     fn is_up(&self) -> bool {
-        self.active || !self.wanted
+        self.active && !self.is_held || !self.wanted
     }
 
     fn of(config: &Config, facts: &Facts, domain: &DomainFacts, volumes: Vec<String>, record: &Record, under_way: bool) -> Self {
@@ -375,6 +379,7 @@ impl DomainStatus {
             saved: domain.is_saved,
             reason,
             active,
+            is_held: under_way && domain.state == DomainState::Paused(Pause::Held),
         }
     }
 }

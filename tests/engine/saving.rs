@@ -51,6 +51,16 @@ fn a_guest_is_saved_and_restored() {
     host.assert_lawful();
 }
 
+/// libvirt looks for what is saved when its daemon starts; the folder may be mounted later.
+#[test]
+fn what_libvirt_finds_saved_only_when_it_starts_it_is_restored_all_the_same() {
+    let (host, config) = running();
+    Run::new(&host, &config).down().assert_good();
+    host.set(|world| world.saves_not_known = true);
+    let up = Run::new(&host, &config).up();
+    assert_eq!(*up.domain("web"), Outcome::Done("restored from its managed save".to_owned()));
+}
+
 #[test]
 fn a_guest_is_not_saved_to_a_disk_in_the_clear() {
     let (host, config) = running();

@@ -50,7 +50,7 @@ impl World {
             state: domain.state,
             autostart: domain.autostart,
             sources: paths.map(source).collect(),
-            is_saved: domain.is_saved,
+            is_saved: domain.is_saved && !self.saves_not_known,
             has_agent: domain.has_agent,
             ..DomainFacts::default()
         }
@@ -154,10 +154,14 @@ impl Hypervisor for FakeHost {
         })
     }
 
-    fn start(&self, uuid: &str, cancel: &Cancel) -> Result<()> {
+    fn start(&self, uuid: &str, cancel: &Cancel) -> Result<bool> {
         let name = name_of(uuid);
         let call = format!("start {name}");
-        let result = self.call(&call, cancel, |world| Some(world.start(name)));
+        let is_saved = |world: &World| world.domains.get(name).is_some_and(|domain| domain.is_saved);
+        let result = self.call(&call, cancel, |world| {
+            let saved = is_saved(world);
+            Some(world.start(name).map(|()| saved))
+        });
         if result == Err(HypervisorError::Cancelled) {
             self.0
                 .update(|world| world.held.contains(&call).then(|| world.left_behind.insert(name.to_owned())));

@@ -43,6 +43,8 @@ pub struct World {
     pub domains: BTreeMap<String, FakeDomain>,
     /// The folder that the memory of guests is saved to is not encrypted.
     pub save_in_the_clear: bool,
+    /// libvirt's daemon was there before the folder with what is saved, and does not know of it until it starts the domain.
+    pub saves_not_known: bool,
     /// libvirt does not answer for so many more calls.
     pub libvirt_away: usize,
     /// Key files.
@@ -171,6 +173,7 @@ impl Default for World {
             pools: BTreeMap::new(),
             domains: BTreeMap::new(),
             save_in_the_clear: false,
+            saves_not_known: false,
             libvirt_away: 0,
             files: BTreeMap::new(),
             sticks: BTreeMap::new(),

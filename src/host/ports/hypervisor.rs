@@ -21,8 +21,9 @@ pub trait Hypervisor: Send + Sync {
     /// names.
     fn start_networks(&self, uuid: &str, cancel: &Cancel) -> Result<Vec<String>, HypervisorError>;
 
-    /// Starts a domain. `Ok` too if it runs already.
-    fn start(&self, uuid: &str, cancel: &Cancel) -> Result<(), HypervisorError>;
+    /// Starts a domain. `Ok` too if it runs already. True: its memory was restored from a managed save; only now that is certain, for
+    /// libvirt looks for saved domains when its daemon starts, and the folder may have been mounted later.
+    fn start(&self, uuid: &str, cancel: &Cancel) -> Result<bool, HypervisorError>;
 
     /// Asks the guest agent of a domain whether it is there, and waits a few seconds for its answer.
     /// [`HypervisorError::NoAgent`]: it does not answer, and may later.
