@@ -9,6 +9,8 @@ mod answers;
 mod console;
 #[path = "cli/discover.rs"]
 mod discover;
+#[path = "cli/emergency.rs"]
+mod emergency;
 #[path = "cli/hook.rs"]
 mod hook;
 #[path = "cli/masters.rs"]

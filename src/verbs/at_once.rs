@@ -7,7 +7,7 @@ use super::by_hand::ByHand;
 use super::down::make_plan;
 use super::ending::{Half, Tally};
 use super::session::Session;
-use super::{App, Failure, Verdict};
+use super::{App, Failure, Verdict, service};
 use crate::cancel::Cancel;
 use crate::engine::down::Down;
 use crate::engine::{seal, walk};
@@ -27,7 +27,8 @@ const LIBVIRT: Duration = Duration::from_secs(4);
 const WAY: Duration = Duration::from_secs(12);
 
 pub(super) fn at_once(app: &App, names: &[String]) -> Result<Verdict, Failure> {
-    let Some(run) = ByHand::begin(app, "down --now", names, false, |order| order == Order::Terminate)? else {
+    let session = || service::session_of_emergency(app);
+    let Some(run) = ByHand::begin(app, "down --now", names, session, |order| order == Order::Terminate)? else {
         return Ok(Verdict::AsAsked);
     };
     let ByHand {

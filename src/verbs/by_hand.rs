@@ -24,7 +24,7 @@ pub(super) struct ByHand {
 }
 
 impl ByHand {
-    /// `terminal`: as for [`Session::begin`]. `None`: nothing is configured and nothing named, which is said.
+    /// `session`: what this run goes by. `None`: nothing is configured and nothing named, which is said.
     ///
     /// # Errors
     /// When this person may not, or the configuration is wrong.
@@ -32,11 +32,11 @@ impl ByHand {
         app: &App,
         verb: &str,
         names: &[String],
-        terminal: bool,
+        session: impl FnOnce() -> Result<Session, Failure>,
         obeys: fn(Order) -> bool,
     ) -> Result<Option<Self>, Failure> {
         Session::need_root(verb)?;
-        let session = Session::begin(app, terminal)?;
+        let session = session()?;
         let names = Names::new(names.iter().cloned());
         let orders = Orders::listen(obeys)?;
         let events = Report::for_person(app.verbosity, Path::new(FOLDER)).events();

@@ -18,7 +18,8 @@ use crate::host::orders::Order;
 use crate::plan::{self, Names, Plan};
 
 pub(super) fn down(app: &App, names: &[String]) -> Result<Verdict, Failure> {
-    let Some(run) = ByHand::begin(app, "down", names, false, |order| order == Order::Terminate)? else {
+    let session = || Session::begin(app, false);
+    let Some(run) = ByHand::begin(app, "down", names, session, |order| order == Order::Terminate)? else {
         return Ok(Verdict::AsAsked);
     };
     let ByHand {

@@ -28,10 +28,8 @@ pub(super) const LIBVIRT_PATIENCE: Duration = Duration::from_secs(15);
 const UNITS: [&str; 2] = ["virt-unlock.service", "virt-unlock-guests.service"];
 
 pub(super) fn up(app: &App, names: &[String]) -> Result<Verdict, Failure> {
-    let Some(run) = ByHand::begin(app, "up", names, std::io::stderr().is_terminal(), |order| {
-        order > Order::Yield
-    })?
-    else {
+    let session = || Session::begin(app, std::io::stderr().is_terminal());
+    let Some(run) = ByHand::begin(app, "up", names, session, |order| order > Order::Yield)? else {
         return Ok(Verdict::AsAsked);
     };
     let ByHand {
@@ -49,6 +47,7 @@ pub(super) fn up(app: &App, names: &[String]) -> Result<Verdict, Failure> {
     let what = "`virt-unlock up`";
     let _volumes = Session::lock(Part::Volumes, what, Demand::Yield, events, cancel)?;
     let _guests = Session::lock(Part::Guests, what, Demand::Yield, events, cancel)?;
+    service::keep_by_hand(session);
     let facts = session.facts(Some(LIBVIRT_PATIENCE), events, cancel)?;
     let (graph, plan) = make_plan(session, &facts, names)?;
     if let Some(error) = &facts.libvirt_error {

@@ -5,16 +5,19 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::config::{self, Config};
 use crate::host::lock::FOLDER;
-use crate::report::{plain, remark};
+use crate::report::{complain, plain, remark};
 use crate::verbs::in_force::in_force;
 use crate::verbs::session::Session;
 use crate::verbs::{App, Failure};
 
 /// The file's name without its ending. Each unit of one name has its own: it may be begun with another configuration.
 const RUNNING_CONFIG: &str = "running";
+/// Of the last `virt-unlock up` of a person's, which may have named another configuration too.
+const BY_HAND: &str = "by-hand.toml";
 
 /// For the way down: the configuration as it is, with what is open by that of the way up and was taken out or changed since; or, if
 /// somebody has just broken it, the one of the way up. `name`: of the unit of one name.
@@ -28,12 +31,66 @@ pub(super) fn session_of_running(app: &App, name: Option<&str>) -> Result<Sessio
         return Err(failure);
     }
     remark(failure.priority(), failure.kind(), &failure.to_string());
+    going_by(&kept);
+    Session::with_config(app, Some(&kept), false)
+}
+
+/// For an emergency, which no slip of the pen in a file may prevent: the configuration as it is, or, where that is wrong, the newest
+/// one of a way up; with what is open by any other that was kept.
+pub(in crate::verbs) fn session_of_emergency(app: &App) -> Result<Session, Failure> {
+    let kept = all_kept(Path::new(FOLDER));
+    let mut session = match Session::begin(app, false) {
+        Err(failure @ Failure::Config(_)) => {
+            let right = |path: &&PathBuf| config::load(Some(path)).is_ok();
+            let Some(right) = kept.iter().find(right) else {
+                complain(&format!("virt-unlock: {}", nothing_kept()));
+                return Err(failure);
+            };
+            complain(&failure.for_terminal());
+            going_by(right);
+            Session::with_config(app, Some(right), false)?
+        }
+        other => other?,
+    };
+    for path in &kept {
+        session = with_forgotten(session, path);
+    }
+    Ok(session)
+}
+
+fn going_by(kept: &Path) {
     let words = format!(
         "the configuration is wrong: going down by the one that was in force on the way up, {}",
         kept.display()
     );
     remark(4, None, &words);
-    Session::with_config(app, Some(&kept), false)
+}
+
+/// What a person can do who has no time to lose.
+fn nothing_kept() -> String {
+    format!(
+        "NOTHING WAS TAKEN DOWN: the configuration is wrong, as said below, and none of a way up is kept in {FOLDER}; correct it, or \
+         by hand: `virsh destroy GUEST` for each guest, and `cryptsetup luksSuspend NAME`, which takes its key out of the kernel, for each \
+         name that `dmsetup ls --target crypt` shows"
+    )
+}
+
+/// The configurations that ways up have left, the newest first.
+fn all_kept(folder: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<(SystemTime, PathBuf)> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| is_kept(&entry.file_name().to_string_lossy()))
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect();
+    found.sort_by(|one, other| other.cmp(one));
+    found.into_iter().map(|(_, path)| path).collect()
+}
+
+fn is_kept(file: &str) -> bool {
+    let rest = file.strip_suffix(".toml").and_then(|name| name.strip_prefix(RUNNING_CONFIG));
+    file == BY_HAND || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
 fn with_forgotten(mut session: Session, kept: &Path) -> Session {
@@ -61,6 +118,15 @@ pub(in crate::verbs) fn kept_configuration() -> Option<Config> {
 
 /// Keeps the configuration of this way up: the way down must not depend on what somebody is editing.
 pub(super) fn keep_configuration(session: &Session, name: Option<&str>) {
+    keep(session, &running_config(name));
+}
+
+/// The same for a way up that a person has ordered.
+pub(in crate::verbs) fn keep_by_hand(session: &Session) {
+    keep(session, &Path::new(FOLDER).join(BY_HAND));
+}
+
+fn keep(session: &Session, kept: &Path) {
     // One after the other they are one file: a table may stand once in all of them, and nothing stands outside of a table.
     let text = session
         .files
@@ -68,7 +134,6 @@ pub(super) fn keep_configuration(session: &Session, name: Option<&str>) {
         .map(|(_, text)| text.as_str())
         .collect::<Vec<_>>()
         .join("\n");
-    let kept = running_config(name);
     let new = kept.with_extension("new");
     let open = || {
         OpenOptions::new()
@@ -81,7 +146,7 @@ pub(super) fn keep_configuration(session: &Session, name: Option<&str>) {
     let written = fs::create_dir_all(FOLDER)
         .and_then(|()| open())
         .and_then(|mut file| file.write_all(text.as_bytes()))
-        .and_then(|()| fs::rename(&new, &kept));
+        .and_then(|()| fs::rename(&new, kept));
     if let Err(error) = written {
         let words = format!(
             "the configuration is not kept for the way down: {}: {}",
@@ -95,4 +160,31 @@ pub(super) fn keep_configuration(session: &Session, name: Option<&str>) {
 fn running_config(name: Option<&str>) -> PathBuf {
     let of = name.map(|name| format!("-{name}")).unwrap_or_default();
     Path::new(FOLDER).join(format!("{RUNNING_CONFIG}{of}.toml"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ways_up_have_kept_is_found_the_newest_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = [
+            "running.toml",
+            "by-hand.toml",
+            "running-vm.toml",
+            "other.toml",
+            "running.new",
+            "runningx.toml",
+        ];
+        for (age, name) in (1..).zip(names) {
+            let file = fs::File::create(folder.path().join(name)).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(age))
+                .unwrap();
+        }
+        let found = all_kept(folder.path());
+        let found: Vec<_> = found.iter().filter_map(|path| path.file_name()?.to_str()).collect();
+        assert_eq!(found, ["running-vm.toml", "by-hand.toml", "running.toml"]);
+        assert!(all_kept(&folder.path().join("nowhere")).is_empty());
+    }
 }
