@@ -12,6 +12,7 @@ use clap::builder::StyledStr;
 use clap_complete::env::{Bash, EnvCompleter, Fish, Shells, Zsh};
 use clap_complete::{ArgValueCompleter, CompleteEnv, CompletionCandidate};
 use virt_unlock::cli::Cli;
+use virt_unlock::text;
 use virt_unlock::verbs::{self, Connect};
 
 use super::Generated;
@@ -114,7 +115,7 @@ impl Names {
         known
             .into_iter()
             // Shells read the answer line by line.
-            .filter(|(name, _)| !name.contains(char::is_control))
+            .filter(|(name, _)| !name.contains(text::moves))
             .map(|(name, kind)| (if self.quotes { quoted(&name) } else { name }, kind))
             .filter(|(name, _)| name.starts_with(&*typed))
             .map(|(name, kind)| CompletionCandidate::new(name).help(Some(StyledStr::from(kind))))

@@ -2,8 +2,9 @@
 //! only, below /run: nothing goes wrong when it is old or gone.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -56,7 +57,14 @@ impl Record {
     fn write(&self, path: &Path) -> io::Result<()> {
         // Written beside it and renamed: who reads it finds the old or the new, never half of one.
         let new = path.with_extension("new");
-        fs::write(&new, serde_json::to_vec(self)?)?;
+        // Reasons name guests, processes and files that an ordinary user does not see otherwise.
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&new)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
         fs::rename(&new, path)
     }
 }
@@ -109,6 +117,7 @@ impl Sink for Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_failure_is_remembered_until_it_works() {
@@ -126,6 +135,8 @@ mod tests {
         };
         let failed = Happened::Ended(Outcome::Failed("its device is gone".into()));
         assert_eq!(tell(failed), Some(Remembered::Failed("its device is gone".into())));
+        let mode = fs::metadata(folder.path().join(VOLUMES)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "what is in it is for root alone");
         assert_eq!(tell(Happened::Ended(Outcome::Done("opened".into()))), None);
         assert_eq!(Record::read(Path::new("/nowhere")), Record::default());
     }

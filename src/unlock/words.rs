@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::config::Volume;
+use crate::text;
 
 /// How many guests, or volumes, are named before the rest is counted: a console line has about 80 columns.
 const NAMED: usize = 4;
@@ -18,8 +19,8 @@ pub fn question(wanted: &str, what: &str, attempt: u32, tries: u32, last: Option
         let _ = write!(words, ", {last}");
     }
     words.push(':');
-    // libvirt allows almost any name: nothing of it may move a cursor or begin a line.
-    words.replace(|c: char| c.is_control(), "?")
+    // libvirt allows almost any name: nothing of it may move a cursor, begin a line, or turn what follows around.
+    words.replace(text::moves, "?")
 }
 
 /// A volume and who is served by its passphrase: "volume mail (guest mailserver) and 2 more of group office".
@@ -116,8 +117,8 @@ mod tests {
 
     #[test]
     fn a_hostile_name_cannot_move_the_cursor() {
-        let what = of_volume(&volume(), &["x\x1b[2J\r\nroot login:".to_owned()], 0);
+        let what = of_volume(&volume(), &["x\x1b[2J\r\nroot\u{9b}2J\u{202e} login:".to_owned()], 0);
         let words = question("Passphrase", &what, 1, 3, None);
-        assert!(!words.contains(|c: char| c.is_control()), "{words:?}");
+        assert!(!words.contains(text::moves), "{words:?}");
     }
 }

@@ -32,6 +32,7 @@ use crate::cli::{Cli, Command, InitramfsPart, MasterCommand, Part, Way};
 use crate::host::{self, Hypervisor};
 use crate::report::{self, Verbosity};
 use crate::secret;
+use crate::text;
 
 /// Makes the adapter for libvirt; the half that runs without it has none.
 pub type Connect = fn(uri: &str) -> Arc<dyn Hypervisor>;
@@ -182,7 +183,22 @@ fn answer(text: &str) -> Result<(), Failure> {
 fn answer_json(document: &impl serde::Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(document)
         .map_err(|error| Failure::Unable(format!("the answer cannot be put into JSON: {error}")))?;
-    answer(&(text + "\n"))
+    answer(&(ascii_where_it_moves(&text) + "\n"))
+}
+
+/// The same document, with those characters of its strings escaped that would move the cursor of a terminal it is shown at.
+/// Between strings there is no such character but the ends of lines.
+fn ascii_where_it_moves(json: &str) -> String {
+    let mut safe = String::with_capacity(json.len());
+    for letter in json.chars() {
+        if letter != '\n' && text::moves(letter) {
+            // All of them have four digits (`text::moves`).
+            safe.push_str(&format!("\\u{:04x}", u32::from(letter)));
+        } else {
+            safe.push(letter);
+        }
+    }
+    safe
 }
 
 /// What a verb says where no volume and no guest is configured.
@@ -198,3 +214,17 @@ struct App {
 
 /// Runs the worker that the hidden argument asks for.
 pub use crate::host::worker::main as worker;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_means_the_same_and_moves_no_cursor() {
+        let document = serde_json::json!({ "na\u{202e}me": "a\u{9b}2J\x1b[2J\n\u{7f}größe 客户\u{2028}" });
+        let text = ascii_where_it_moves(&serde_json::to_string_pretty(&document).unwrap());
+        assert!(!text.contains(|letter| letter != '\n' && text::moves(letter)), "{text:?}");
+        assert!(text.contains("größe 客户") && text.contains("\\u009b2J"), "{text}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), document);
+    }
+}

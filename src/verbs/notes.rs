@@ -2,7 +2,9 @@
 //! half leaves it a note. Words only: nothing goes wrong when the note is old or gone.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use crate::config::{Config, Start};
@@ -41,10 +43,22 @@ pub(super) fn write(config: &Config, graph: &Graph, facts: &Facts) {
         && let Ok(text) = serde_json::to_vec_pretty(&now)
     {
         // A host with a read-only /var asks without names.
-        let _ = fs::create_dir_all(folder)
-            .and_then(|()| fs::write(folder.join("guests.new"), text))
-            .and_then(|()| fs::rename(folder.join("guests.new"), folder.join(FILE)));
+        let _ = keep(folder, &text);
     }
+}
+
+/// For root alone: libvirt does not tell everybody the names of its guests.
+fn keep(folder: &Path, text: &[u8]) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let new = folder.join("guests.new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
+    file.write_all(text)?;
+    fs::rename(&new, folder.join(FILE))
 }
 
 fn read(folder: &Path) -> WaitingGuests {
@@ -102,6 +116,8 @@ fn of_tables_and_note(config: &Config, note: WaitingGuests) -> WaitingGuests {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
     use crate::config::DomainConfig;
 
@@ -119,6 +135,14 @@ mod tests {
         let found = of_tables_and_note(&config, note);
         assert_eq!(found["mail"], ["mailserver"]);
         assert_eq!(found["vm"], ["web"]);
+    }
+
+    #[test]
+    fn the_note_is_for_root_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        keep(folder.path(), b"{}").unwrap();
+        let mode = fs::metadata(folder.path().join(FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]
