@@ -2,10 +2,13 @@
 
 mod initramfs;
 mod masters;
+mod mounts;
 mod ways;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+use mounts::{mount_state, of_hidden_files, of_mount};
 
 use super::session::Session;
 use super::surroundings::{Surroundings, writable_by_others};
@@ -260,38 +263,6 @@ fn of_volume(volume: &Volume, facts: &Facts, header: Option<&Result<Header, Open
     found
 }
 
-fn of_mount(volume: &Volume, facts: &Facts, around: &Surroundings) -> Vec<Finding> {
-    let Some(mount) = &volume.mount else { return Vec::new() };
-    let (about, at) = (format!("mount {}", volume.name), mount.at.display());
-    let mut found = Vec::new();
-    if let MountState::Foreign(words) = mount_state(facts, volume) {
-        found.push(Finding::error(
-            &about,
-            words,
-            format!("umount {at}, or choose another mount point"),
-        ));
-    }
-    if around.fstab_places.contains(&mount.at) {
-        found.push(Finding::error(
-            &about,
-            format!("{at} is in /etc/fstab too: systemd would mount and unmount it at its own time"),
-            "remove that line from /etc/fstab, then: systemctl daemon-reload",
-        ));
-    }
-    found
-}
-
-fn of_hidden_files(volume: &Volume, count: usize) -> Option<Finding> {
-    let at = volume.mount.as_ref()?.at.display().to_string();
-    (count > 0).then(|| {
-        Finding::warning(
-            format!("mount {}", volume.name),
-            format!("{at} is not mounted and not empty ({count} files or folders): what lies there is on the unencrypted disk"),
-            format!("look at {at} and move or delete what lies there"),
-        )
-    })
-}
-
 fn of_memory(about: &str, header: &Header, free: u64) -> Option<Finding> {
     let needed = header.keyslots.iter().map(|slot| slot.memory_kib * 1024).max()?;
     (needed > free).then(|| {
@@ -305,14 +276,6 @@ fn of_memory(about: &str, header: &Header, free: u64) -> Option<Finding> {
             "add a keyslot that takes less (cryptsetup luksConvertKey --pbkdf-memory …)",
         )
     })
-}
-
-fn mount_state(facts: &Facts, volume: &Volume) -> MountState {
-    facts
-        .volumes
-        .get(&volume.name)
-        .map(|found| found.mount.clone())
-        .unwrap_or_default()
 }
 
 fn of_domains(config: &Config, facts: &Facts, clear: Option<&str>) -> Vec<Finding> {
