@@ -13,6 +13,8 @@ mod discover;
 mod emergency;
 #[path = "cli/hook.rs"]
 mod hook;
+#[path = "cli/hostile.rs"]
+mod hostile;
 #[path = "cli/masters.rs"]
 mod masters;
 #[path = "cli/mistakes.rs"]

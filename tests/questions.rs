@@ -5,6 +5,7 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -126,6 +127,39 @@ fn an_answer_comes_back_as_it_was_typed() {
         ask_and_reply(&question("Passphrase:"), b"+ends in a space \0"),
         Ok(b"ends in a space ".to_vec())
     );
+}
+
+#[test]
+fn the_answer_of_an_ordinary_user_is_none() {
+    needs_root!();
+    let as_nobody = |socket: &str| {
+        let script = r#"use Socket; socket(S, AF_UNIX, SOCK_DGRAM, 0) or die;
+            send(S, "+false\0", 0, pack_sockaddr_un($ARGV[0])) or die "$!\n""#;
+        Command::new("perl")
+            .args(["-e", script, socket])
+            .uid(65534)
+            .gid(65534)
+            .current_dir("/")
+            .output()
+    };
+    let (question, cancel) = (question("Passphrase:"), Cancel::new().unwrap());
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| AskPassword { terminal: false }.ask(&question, &cancel));
+        let open = Open::await_it(&question);
+        let socket = open.value("Socket");
+        match as_nobody(socket) {
+            Ok(tried) => {
+                let words = String::from_utf8_lossy(&tried.stderr).into_owned();
+                assert!(!tried.status.success() && words.contains("Permission denied"), "{words}");
+                // If it could reach it, it would not be heard: what comes is not root's.
+                fs::set_permissions(socket, fs::Permissions::from_mode(0o666)).unwrap();
+                assert!(as_nobody(socket).unwrap().status.success());
+            }
+            Err(error) => println!("skipped: no perl: {error}"),
+        }
+        open.reply(b"+true\0");
+        assert_eq!(asking.join().unwrap().unwrap().expose(), b"true");
+    });
 }
 
 #[test]
