@@ -5,11 +5,14 @@
 mod host;
 
 mod answers;
+mod attack;
 mod beside;
 mod by_hand;
 mod discover;
 mod distributions;
+mod emergency;
 mod ends;
+mod faults;
 mod harness;
 mod initramfs;
 mod interrupted;
