@@ -195,7 +195,7 @@ fn clevis_answers_for_a_volume_and_a_master_and_where_it_cannot_a_person_does() 
         host.terminal().type_line(answer);
     }
     host.terminal().expect("ended 0", secs(120));
-    assert_eq!(host.run(OPEN_VOLUMES).trim(), "2");
+    host.until(&format!("test $({OPEN_VOLUMES}) = 2"), secs(120));
     host.power_off();
     assert!(host.examine().filesystem_clean());
 }
@@ -226,7 +226,7 @@ device-timeout = "1h"
 /// Looks for strings, given as hexadecimal digits, in the memory of all processes of ours, in every process's arguments and
 /// environment, and in all files of the journal, below /run and of swap. Says where each is.
 const SCAN: &str = r#"#!/usr/bin/perl
-use strict; use warnings;
+use strict; use warnings; no warnings 'portable';
 my %wanted = map { my ($name, $hex) = split /=/; $name => pack("H*", $hex) } @ARGV;
 my $found = sub { my ($where, $bytes) = @_; for (sort keys %wanted) { print "$_ in $where\n" if index($$bytes, $wanted{$_}) >= 0 } };
 my $whole = sub { my ($path) = @_; open(my $file, "<:raw", $path) or return ""; local $/; my $bytes = <$file>; defined $bytes ? $bytes : "" };
