@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -74,6 +75,25 @@ impl Cancel {
     /// Whether both are the same flag.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Does `work` with a flag that follows this one, and is raised too when `limit` is over.
+    ///
+    /// # Errors
+    /// When the process has no file descriptor or no thread left.
+    pub fn within<R>(&self, limit: Duration, work: impl FnOnce(&Self) -> R) -> std::io::Result<R> {
+        let (limited, done) = (self.child()?, Self::new()?);
+        thread::scope(|scope| {
+            let timer = thread::Builder::new().name("limit".to_owned()).spawn_scoped(scope, || {
+                if !done.wait(limit) {
+                    limited.raise();
+                }
+            });
+            timer.map(|_| ())?;
+            let result = work(&limited);
+            done.raise();
+            Ok(result)
+        })
     }
 
     /// Waits until the flag is up or `limit` is over. True: it is up.
@@ -156,6 +176,16 @@ mod tests {
         cancel.raise();
         assert!(other.is_raised());
         assert!(other.wait(Duration::MAX));
+    }
+
+    #[test]
+    fn work_is_cancelled_at_its_limit_and_not_after_its_end() {
+        let cancel = Cancel::new().unwrap();
+        assert!(cancel.within(Duration::ZERO, |limited| limited.wait(Duration::MAX)).unwrap());
+        assert!(!cancel.within(Duration::MAX, Cancel::is_raised).unwrap());
+        assert!(!cancel.is_raised());
+        cancel.raise();
+        assert!(cancel.within(Duration::MAX, Cancel::is_raised).unwrap());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the machine says right now: devices, mappings, mounts, domains, pools. Read afresh each time, never kept in a file.
+//! What the machine says right now: devices, mappings, mounts, domains, pools, secrets. Read afresh each time, never kept in a file.
 //! Plain data; [`crate::host`] fills it, [`crate::plan`] judges it.
 
 use std::collections::{BTreeMap, HashMap};
@@ -97,6 +97,71 @@ pub struct LibvirtFacts {
     pub pool_folders: BTreeMap<String, PathBuf>,
     /// Why nothing is known of its pools, though its domains are known: they have to be stopped all the same.
     pub pools_error: Option<String>,
+    /// Its secrets, where a domain's XML refers to one.
+    pub secrets: Vec<SecretFacts>,
+    /// Why nothing is known of its secrets.
+    pub secrets_error: Option<String>,
+}
+
+/// What libvirt knows a secret by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SecretId {
+    /// Its UUID, in lower case and with dashes.
+    Uuid(String),
+    /// What it is used for: the text in `<usage type='volume'><volume>…`.
+    Usage(String),
+}
+
+impl SecretId {
+    /// From how a person writes it: what libvirt would take for a UUID is one (`virUUIDParse`).
+    pub fn of(name: &str) -> Self {
+        let digits: String = name.chars().filter(|c| *c != '-').collect();
+        if digits.len() != 32 || !digits.chars().all(|c| c.is_ascii_hexdigit()) {
+            return Self::Usage(name.to_owned());
+        }
+        let digits = digits.to_ascii_lowercase();
+        let parts = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
+        Self::Uuid(parts.join("-"))
+    }
+}
+
+impl fmt::Display for SecretId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Uuid(name) | Self::Usage(name)) = self;
+        f.write_str(name)
+    }
+}
+
+/// A secret that libvirt has. Its value is not to be had.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SecretFacts {
+    /// Its UUID.
+    pub uuid: String,
+    /// What it is used for, where that is the disk of a guest.
+    pub usage: Option<String>,
+    /// Whether libvirt keeps it in memory alone. Any other lies on the host's disk, its value too.
+    pub ephemeral: bool,
+}
+
+/// A secret that a domain's XML refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretUse {
+    /// Which.
+    pub id: SecretId,
+    /// The image that it is the passphrase of; `None`: it is not on this host.
+    pub image: Option<PathBuf>,
+    /// The image's format, as the XML says it; `None`: libvirt takes it for raw.
+    pub format: Option<String>,
+}
+
+impl LibvirtFacts {
+    /// The secret, where libvirt has it.
+    pub fn secret(&self, id: &SecretId) -> Option<&SecretFacts> {
+        self.secrets.iter().find(|secret| match id {
+            SecretId::Uuid(uuid) => secret.uuid == *uuid,
+            SecretId::Usage(usage) => secret.usage.as_ref() == Some(usage),
+        })
+    }
 }
 
 /// A storage pool's state.
@@ -132,6 +197,8 @@ pub struct DomainFacts {
     pub is_saved: bool,
     /// Whether its XML has a channel for a guest agent.
     pub has_agent: bool,
+    /// The secrets that its encrypted disks need, each with its disk.
+    pub secrets: Vec<SecretUse>,
 }
 
 /// A place on the host that a domain uses.

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use virt_unlock::config::{
-    self, Config, DeviceSpec, DomainConfig, KeyFile, Master, Mount, OnStopTimeout, Problems, Ready, Start, Stop, Unlock, Volume,
+    self, Config, DeviceSpec, DomainConfig, KeyFile, Master, Mount, OnStopTimeout, Problems, Ready, SecretConfig, Start, Stop,
+    Unlock, Volume,
 };
 
 #[path = "config/files.rs"]
@@ -259,6 +260,9 @@ fn the_examples_keys_are_all_there_and_its_commented_ones_say_the_defaults() {
     assert_eq!(std::mem::take(&mut config.volumes[1].pools), ["vm"]);
     let office = Master::new("office", "/etc/virt-unlock/masters/office.luks".into());
     assert_eq!(std::mem::take(&mut config.masters), [office]);
+    let mut sealed = SecretConfig::new("5f1c2a7e-8a53-4d0e-9f0d-0b1c2d3e4f50");
+    sealed.passphrase_group = Some("guests".into());
+    assert_eq!(std::mem::take(&mut config.secrets), [sealed]);
     let web = &mut config.domains[0];
     assert_eq!(std::mem::take(&mut web.after), ["mail"]);
     assert_eq!(web.volumes.take(), Some(vec!["vm".to_owned()]));

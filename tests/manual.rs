@@ -10,10 +10,10 @@ use std::process::{Command, Output};
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use tempfile::TempDir;
 use virt_unlock::cli::Cli;
-use virt_unlock::config::{self, Config, DeviceSpec, DomainConfig, Master, Volume};
+use virt_unlock::config::{self, Config, DeviceSpec, DomainConfig, Master, SecretConfig, Volume};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_virt-unlock");
-const TABLES: [&str; 4] = ["[host]", "[volume.NAME]", "[master.NAME]", "[domain.NAME]"];
+const TABLES: [&str; 5] = ["[host]", "[volume.NAME]", "[master.NAME]", "[secret.NAME]", "[domain.NAME]"];
 
 fn run(command: &mut Command) -> Output {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -176,23 +176,28 @@ fn the_configuration_s_page_has_every_key_and_no_other() {
 #[test]
 fn the_configuration_s_page_says_the_defaults() {
     let page = page("virt-unlock.toml.5");
-    let [host, volume, master, domain] = TABLES.map(|section| {
+    let [host, volume, master, secret, domain] = TABLES.map(|section| {
         let said = entries(&page, section).into_iter();
         said.filter_map(|entry| Some(format!("{} = {}\n", entry.name, entry.default?)))
             .collect::<String>()
     });
     let text = format!(
-        "[host]\n{host}[volume.v]\ndevice = \"/dev/v\"\n{volume}[master.m]\nheader = \"/m\"\n{master}[domain.d]\n{domain}"
+        "[host]\n{host}[volume.v]\ndevice = \"/dev/v\"\n{volume}[master.m]\nheader = \"/m\"\n{master}[secret.s]\n{secret}[domain.d]\n{domain}"
     );
     let defaults = Config {
         volumes: vec![Volume::new("v", DeviceSpec::Path("/dev/v".into()))],
         masters: vec![Master::new("m", "/m".into())],
+        secrets: vec![SecretConfig::new("s")],
         domains: vec![DomainConfig::new("d")],
         ..Config::default()
     };
     assert_eq!(parse(&text), defaults, "{text}");
     assert!(
-        host.lines().count() == 4 && volume.lines().count() >= 11 && master.lines().count() == 2 && domain.lines().count() >= 6,
+        host.lines().count() == 4
+            && volume.lines().count() >= 11
+            && master.lines().count() == 2
+            && secret.lines().count() == 2
+            && domain.lines().count() >= 6,
         "{text}"
     );
 }

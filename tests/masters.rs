@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use virt_unlock::cancel::Cancel;
 use virt_unlock::config::{DeviceSpec, KeyFile, Master, Unlock, Volume};
 use virt_unlock::host::volumes::Cryptsetup;
-use virt_unlock::host::{CloseError, Header, Headers, Key, Keyslot, MasterToken, OpenError, Volumes};
+use virt_unlock::host::{CloseError, Header, Headers, Image, Key, Keyslot, MasterToken, OpenError, Volumes};
 use virt_unlock::secret::Secret;
 use virt_unlock::unlock::derived::derive;
 use virt_unlock::unlock::enrolment::{Enrolled, Enrolment, Revoked};
@@ -343,6 +343,18 @@ impl Volumes for Mortal<'_> {
 
     fn open_master(&self, master: &Master, key: &Key, cancel: &Cancel) -> Result<Secret, OpenError> {
         self.luks.open_master(master, key, cancel)
+    }
+
+    fn probe_image(&self, image: &Image, cancel: &Cancel) -> Result<Header, OpenError> {
+        self.luks.probe_image(image, cancel)
+    }
+
+    fn check_image(&self, image: &Image, passphrase: &Secret, cancel: &Cancel) -> Result<(), OpenError> {
+        self.luks.check_image(image, passphrase, cancel)
+    }
+
+    fn read_key(&self, key: &Key, cancel: &Cancel) -> Result<Secret, OpenError> {
+        self.luks.read_key(key, cancel)
     }
 
     fn close(&self, name: &str, cancel: &Cancel) -> Result<(), CloseError> {

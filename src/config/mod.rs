@@ -16,6 +16,7 @@ mod near;
 mod order;
 mod problem;
 mod relations;
+mod secret;
 mod syntax;
 mod tables;
 mod types;
@@ -31,11 +32,12 @@ pub use initramfs::{files_for_initramfs, for_initramfs, key_devices_for_initramf
 pub use load::{DEFAULT_PATH, Loaded, load};
 pub use names::{check_master, check_volume, mount_point};
 pub use problem::{Found, Problems};
+pub use secret::SecretConfig;
 pub use types::{
     ByName, Config, DeviceSpec, DomainConfig, HostConfig, KeyFile, Master, Mount, OnStopTimeout, OpenFlags, Ready, Start, Stop,
     Unlock, Volume,
 };
-pub use write::{master_table, string, volume_table};
+pub use write::{master_table, secret_table, string, volume_table};
 
 use problem::Complaints;
 
@@ -52,7 +54,7 @@ pub fn parse(files: &[(PathBuf, String)]) -> Result<Config, Problems> {
 
 /// Every key of every table, for the test that the example shows them all.
 pub fn keys() -> impl Iterator<Item = &'static str> {
-    let tables: [&[&str]; 4] = [&host::KEYS, &volume::KEYS, &master::KEYS, &domain::KEYS];
+    let tables: [&[&str]; 5] = [&host::KEYS, &volume::KEYS, &master::KEYS, &secret::KEYS, &domain::KEYS];
     tables.into_iter().flatten().copied()
 }
 

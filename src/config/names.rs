@@ -77,6 +77,18 @@ pub fn check_master(name: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// What keeps a secret from having this name: it is the UUID or the usage that libvirt knows it by, and stands in questions.
+pub(super) fn check_secret(name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("a secret needs a name: [secret.\"UUID\"], the UUID or usage that the guest's XML refers to".to_owned());
+    }
+    if let Some(wrong) = name.chars().find(|c| c.is_control()) {
+        let wrong = quoted(&wrong.to_string());
+        return Err(format!("a secret cannot be named {}: XML has no {wrong}", quoted(name)));
+    }
+    Ok(())
+}
+
 /// What keeps a domain from having this name in libvirt (`virDomainDefPostParseCheck…`: no slash, no line end, not empty).
 pub(super) fn check_domain(name: &str) -> Result<(), String> {
     if name.is_empty() {
@@ -198,6 +210,16 @@ mod tests {
         }
         for bad in ["", ".", "..", ".x", "-x", "a b", "a/b", "ö", "a\n", &"x".repeat(65)] {
             assert!(check_master(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn secrets_have_names_that_xml_can_carry() {
+        for good in ["5f1c2a7e-8a53-4d0e-9f0d-0b1c2d3e4f50", "/var/lib/x y.qcow2", "größe & <more>"] {
+            assert_eq!(check_secret(good), Ok(()), "{good:?}");
+        }
+        for bad in ["", "a\nb"] {
+            assert!(check_secret(bad).is_err(), "{bad:?}");
         }
     }
 

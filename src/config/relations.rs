@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use super::master::MasterTable;
 use super::order::Order;
 use super::problem::{Complaints, Place, header, quoted, short};
+use super::secret::SecretTable;
 use super::tables::Tables;
 use super::value::{Located, normal};
 use super::volume::VolumeTable;
 use super::{device, near};
+use crate::facts::SecretId;
 
 const MOUNT_POINT: &str = "mount point";
 
@@ -24,6 +26,7 @@ pub(super) fn check(tables: &Tables, complaints: &mut Complaints) {
     check_noauto(&tables.volumes, complaints);
 
     let (mounts, masters) = (Mounts::of(&tables.volumes), by_name(&tables.masters));
+    check_secrets(tables, &mounts, complaints);
     let volumes = Order::of_volumes(&tables.volumes, &mounts);
     volumes.check_circles("volume", complaints);
     if !tables.is_incomplete() {
@@ -135,6 +138,32 @@ fn check_masters(masters: &[MasterTable], complaints: &mut Complaints) {
             }
             Entry::Vacant(free) => {
                 free.insert((read, place));
+            }
+        }
+    }
+}
+
+/// One secret by two spellings of its UUID; a key file that lies on a volume, for nothing says that the secret comes after that one.
+fn check_secrets(tables: &Tables, mounts: &Mounts<'_>, complaints: &mut Complaints) {
+    let mut known: HashMap<&SecretId, &SecretTable> = HashMap::new();
+    for read in &tables.secrets {
+        match known.entry(&read.secret.id) {
+            Entry::Occupied(first) => {
+                let (this, other) = (quoted(&read.secret.name), quoted(&first.get().secret.name));
+                let message =
+                    format!("the secrets {other} and {this} are the same one, by the same UUID; a secret has one table");
+                let also = vec![(first.get().name.clone(), "the first time".to_owned())];
+                complaints.at_with(&read.name, message, also);
+            }
+            Entry::Vacant(free) => {
+                free.insert(read);
+            }
+        }
+        for (what, file) in &read.files {
+            if let Some((_, outer, at)) = mounts.outside_of(&normal(&file.value)).first() {
+                let name = quoted(&outer.volume.name);
+                let message = format!("this {what} lies on volume {name}, and a secret waits for no volume: move the {what}");
+                complaints.at_with(&file.place, message, vec![((*at).clone(), format!("the mount of {name}"))]);
             }
         }
     }

@@ -8,20 +8,21 @@ use toml::de::{DeTable, DeValue};
 use super::domain::DomainTable;
 use super::master::MasterTable;
 use super::problem::{Complaints, Place, header, quoted};
+use super::secret::SecretTable;
 use super::syntax::{self, Parsed};
 use super::types::{Config, HostConfig};
 use super::value::{Entry, Reader};
 use super::volume::VolumeTable;
-use super::{domain, host, master, near, volume};
+use super::{domain, host, master, near, secret, volume};
 
 /// Tables of the first level.
-const TABLES: [&str; 4] = ["host", "volume", "master", "domain"];
-const LATER: [&str; 1] = ["secret"];
+const TABLES: [&str; 5] = ["host", "volume", "master", "secret", "domain"];
 
 /// Tables that have names, with their keys.
-const NAMED: [(&str, &[&str]); 3] = [
+const NAMED: [(&str, &[&str]); 4] = [
     ("volume", &volume::KEYS),
     ("master", &master::KEYS),
+    ("secret", &secret::KEYS),
     ("domain", &domain::KEYS),
 ];
 
@@ -31,6 +32,7 @@ pub(super) struct Tables {
     host: Option<(HostConfig, Place)>,
     pub(super) volumes: Vec<VolumeTable>,
     pub(super) masters: Vec<MasterTable>,
+    pub(super) secrets: Vec<SecretTable>,
     pub(super) domains: Vec<DomainTable>,
     /// Where each table with a name stands first, by its kind and its name.
     first: HashMap<(String, String), Place>,
@@ -57,6 +59,7 @@ impl Tables {
             host: self.host.map_or_else(HostConfig::default, |(host, _)| host),
             volumes: self.volumes.into_iter().map(|read| read.volume).collect(),
             masters: self.masters.into_iter().map(|read| read.master).collect(),
+            secrets: self.secrets.into_iter().map(|read| read.secret).collect(),
             domains: self.domains.into_iter().map(|read| read.domain).collect(),
         }
     }
@@ -68,6 +71,7 @@ pub(super) fn read(files: &[(PathBuf, String)], unread: bool, complaints: &mut C
         host: None,
         volumes: Vec::new(),
         masters: Vec::new(),
+        secrets: Vec::new(),
         domains: Vec::new(),
         first: HashMap::new(),
         unread,
@@ -101,7 +105,7 @@ impl Tables {
                         self.read_host(reader, &entry, table);
                     }
                 }
-                "volume" | "master" | "domain" => {
+                "volume" | "master" | "secret" | "domain" => {
                     let title = format!("[{}.NAME]", entry.key);
                     let Some(inner) = table(reader, &entry, &title) else {
                         continue;
@@ -158,6 +162,10 @@ impl Tables {
                 let read = master::read(reader, entry, inner, is_whole(first.is_none()));
                 self.masters.extend(first.is_none().then_some(read));
             }
+            "secret" => {
+                let read = secret::read(reader, entry, inner);
+                self.secrets.extend(first.is_none().then_some(read));
+            }
             _ => {
                 let read = domain::read(reader, entry, inner);
                 self.domains.extend(first.is_none().then_some(read));
@@ -197,9 +205,7 @@ fn unknown(reader: &mut Reader<'_>, entry: &Entry<'_>) {
     let named = NAMED.iter().map(|(kind, keys)| (format!("[{kind}.NAME]"), *keys));
     let mut kinds = std::iter::once(("[host]".to_owned(), &host::KEYS[..])).chain(named);
     let home = kinds.find(|(_, keys)| keys.contains(&entry.key)).filter(|_| !is_table);
-    let message = if LATER.contains(&entry.key) {
-        format!("the table {shown} is not supported yet by this version of virt-unlock")
-    } else if let Some((home, _)) = home {
+    let message = if let Some((home, _)) = home {
         format!("{shown} stands outside of every table; it belongs below the header {home}")
     } else {
         let kind = if is_table { "table" } else { "key" };

@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::secret::SecretConfig;
+
 /// The whole configuration: `/etc/virt-unlock/config.toml` and `config.d/*.toml` together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
@@ -14,6 +16,8 @@ pub struct Config {
     pub volumes: Vec<Volume>,
     /// `[master.NAME]`, in the order in which they stand in the files.
     pub masters: Vec<Master>,
+    /// `[secret.NAME]`, in the order in which they stand in the files.
+    pub secrets: Vec<SecretConfig>,
     /// `[domain.NAME]`, in the order in which they stand in the files.
     pub domains: Vec<DomainConfig>,
 }

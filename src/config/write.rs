@@ -1,8 +1,10 @@
-//! The tables of volumes and masters as a person would write them: the way back of [`super::volume`] and [`super::master`]. Keys with their defaults are left out.
+//! The tables of volumes, masters and secrets as a person would write them: the way back of [`super::volume`], [`super::master`] and
+//! [`super::secret`]. Keys with their defaults are left out.
 
 use std::path::Path;
 use std::time::Duration;
 
+use super::secret::SecretConfig;
 use super::types::{DeviceSpec, KeyFile, Master, Mount, Unlock, Volume};
 use crate::text;
 
@@ -70,6 +72,22 @@ pub fn master_table(master: &Master) -> Option<String> {
     }
     if master.tries != default.tries {
         table.push_str(&format!("tries = {}\n", master.tries));
+    }
+    Some(table)
+}
+
+/// The table of a secret, in the same way.
+pub fn secret_table(secret: &SecretConfig) -> Option<String> {
+    let default = SecretConfig::new(&secret.name);
+    let mut table = format!("[secret.{}]\n", key(&secret.name));
+    if secret.unlock != default.unlock {
+        table.push_str(&format!("unlock = {}\n", ways(&secret.unlock)?));
+    }
+    if let Some(group) = &secret.passphrase_group {
+        table.push_str(&format!("passphrase-group = {}\n", string(group)));
+    }
+    if secret.tries != default.tries {
+        table.push_str(&format!("tries = {}\n", secret.tries));
     }
     Some(table)
 }
@@ -252,6 +270,25 @@ mod tests {
         (master.unlock, master.tries) = (vec![key_file, Unlock::Passphrase], 0);
         let text = read(&master);
         for key in super::super::master::KEYS {
+            assert!(text.contains(&format!("\n{key} = ")), "{key} is never written");
+        }
+    }
+
+    #[test]
+    fn a_secret_comes_back_as_it_was() {
+        let read = |secret: &SecretConfig| {
+            let text = secret_table(secret).expect("it is UTF-8");
+            let config = super::super::parse(&[("/test".into(), text.clone())]).unwrap_or_else(|problems| panic!("{problems}"));
+            assert_eq!(config.secrets, std::slice::from_ref(secret), "{text}");
+            text
+        };
+        let uuid = "5f1c2a7e-8a53-4d0e-9f0d-0b1c2d3e4f50";
+        assert_eq!(read(&SecretConfig::new(uuid)), format!("[secret.{uuid}]\n"));
+        let mut secret = SecretConfig::new("/srv/vm/web \"1\".qcow2");
+        secret.unlock = vec![Unlock::Credential { name: "web".into() }, Unlock::Passphrase];
+        (secret.passphrase_group, secret.tries) = (Some("office".into()), 0);
+        let text = read(&secret);
+        for key in super::super::secret::KEYS {
             assert!(text.contains(&format!("\n{key} = ")), "{key} is never written");
         }
     }

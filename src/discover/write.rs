@@ -1,13 +1,13 @@
 //! The text: tables with what is known of them, what stays as it is, and what would move from crypttab(5) and fstab(5).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::candidate::{Candidate, Fate};
 use super::page::Page;
 use super::{Found, guests, judge, mount};
-use crate::config::{self, Config, Unlock};
-use crate::facts::{DomainFacts, Source};
+use crate::config::{self, Config, SecretConfig, Unlock};
+use crate::facts::{DomainFacts, SecretId, Source};
 use crate::graph::Placement;
 
 /// The tables that stand before all volumes.
@@ -32,6 +32,7 @@ pub(super) fn all(found: &Found<'_>, candidates: &[Candidate<'_>], placed: &[Vec
         page.gap();
         volume(&mut page, candidate, guests);
     }
+    secrets(&mut page, found);
     if suggested {
         page.gap();
         page.comment("Volumes that need a decision. Take the # away from the lines of a table to use it.");
@@ -93,6 +94,40 @@ fn introduce(page: &mut Page, found: &Found<'_>, candidates: &[Candidate<'_>], w
         page.comment("");
         page.comment("Volumes with one and the same passphrase cannot be told from outside. Give them all the same");
         page.comment("passphrase-group = \"guests\", and it is asked for once.");
+    }
+}
+
+/// The secrets that guests' disks need, and that libvirt does not keep by itself.
+fn secrets(page: &mut Page, found: &Found<'_>) {
+    let Ok(libvirt) = found.libvirt else { return };
+    let mut needed: BTreeMap<&SecretId, Vec<&DomainFacts>> = BTreeMap::new();
+    for domain in &libvirt.domains {
+        // A usage that nobody could write as the name of a table is left out.
+        let can_be_named = |id: &&SecretId| {
+            let name = id.to_string();
+            SecretId::of(&name) == **id && !name.contains(char::is_control)
+        };
+        for used in domain.secrets.iter().map(|used| &used.id).filter(can_be_named) {
+            let users = needed.entry(used).or_default();
+            if !users.iter().any(|user| user.name == domain.name) {
+                users.push(domain);
+            }
+        }
+    }
+    for (id, guests) in needed {
+        let table = config::secret_table(&SecretConfig::new(&id.to_string())).unwrap_or_default();
+        let names: Vec<String> = guests.iter().map(|domain| guest(domain)).collect();
+        page.gap();
+        page.comment(&format!(
+            "The passphrase of disks that QEMU decrypts itself. Guests: {}.",
+            names.join(", ")
+        ));
+        if libvirt.secret(id).is_some_and(|found| !found.ephemeral) {
+            page.doubt(
+                "libvirt keeps it on this host's disk, so nobody is asked. `virsh secret-undefine` it to be asked by this table",
+            );
+        }
+        page.table(&table);
     }
 }
 

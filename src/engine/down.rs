@@ -1,4 +1,4 @@
-//! The way down, one layer each: stop the pool, unmount, close. The mirror of [`super::up`]. Domains: [`super::stop`].
+//! The way down, one layer each: forget the secret, stop the pool, unmount, close. The mirror of [`super::up`]. Domains: [`super::stop`].
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,11 +9,12 @@ use super::walk::Hands;
 use crate::cancel::Cancel;
 use crate::config::{Config, Volume};
 use crate::event::{Ending, Kind, Outcome, Progress};
-use crate::facts::{Facts, Mapping, MountState};
+use crate::facts::{Facts, Mapping, MountState, SecretId};
 use crate::graph::Layer;
 use crate::host::{CloseError, Host, Hypervisor, HypervisorError, MountError, User};
 use crate::pace::Pace;
 use crate::plan::{Action, Plan, Step};
+use crate::text;
 
 /// Takes layers down.
 pub struct Down<'a> {
@@ -61,6 +62,33 @@ impl<'a> Down<'a> {
     /// A guest whose plug is pulled at the deadline takes a moment to be gone, and its volume is to be closed all the same.
     fn left_to_close(&self) -> Duration {
         (self.deadline + self.pace.destroy_limit).saturating_duration_since(Instant::now())
+    }
+
+    fn forget(&self, name: &str, hypervisor: &dyn Hypervisor, cancel: &Cancel) -> Outcome {
+        let forget = |cancel: &Cancel| hypervisor.forget_secret(&SecretId::of(name), cancel);
+        let forgotten = if self.at_once {
+            let limit = self.pace.libvirt_limit;
+            let hung = || format!("libvirt does not answer within {}", text::duration(limit));
+            match cancel.within(limit, forget) {
+                Ok(Err(HypervisorError::Cancelled)) if !cancel.is_raised() => Err(HypervisorError::Unavailable(hung())),
+                Ok(forgotten) => forgotten,
+                Err(error) => Err(HypervisorError::Unavailable(error.to_string())),
+            }
+        } else {
+            forget(cancel)
+        };
+        match forgotten {
+            Ok(()) => Outcome::Done("forgotten".to_owned()),
+            Err(HypervisorError::Cancelled) => Outcome::Cancelled,
+            Err(error) => {
+                // virsh takes nothing but the UUID.
+                let by_hand = match SecretId::of(name) {
+                    SecretId::Uuid(uuid) => format!("`virsh secret-undefine {uuid}`"),
+                    SecretId::Usage(_) => "`virsh secret-undefine` with its UUID from `virsh secret-list`".to_owned(),
+                };
+                Outcome::Failed(format!("{error}; {by_hand} makes libvirt forget it"))
+            }
+        }
     }
 
     fn stop_pool(name: &str, hypervisor: &dyn Hypervisor, cancel: &Cancel) -> Outcome {
@@ -183,6 +211,7 @@ impl Hands for Down<'_> {
         let volume = self.config.volume(name);
         let outcome = match (step.action, self.host.hypervisor.as_deref(), volume) {
             (Action::Stop, Some(hypervisor), _) => return self.stop(name, hypervisor, progress, cancel),
+            (Action::ForgetSecret, Some(hypervisor), _) => self.forget(name, hypervisor, cancel),
             (Action::StopPool, Some(hypervisor), _) => Self::stop_pool(name, hypervisor, cancel),
             (Action::Unmount, _, Some(volume)) => self.unmount(volume, progress, cancel),
             (Action::Close, _, Some(volume)) => self.close(volume, progress, cancel),

@@ -6,6 +6,7 @@ pub mod down;
 mod ready;
 mod save;
 mod seal;
+mod secret;
 mod share;
 mod start;
 mod stop;

@@ -39,7 +39,20 @@ impl Up<'_> {
             start_networks(uuid, hypervisor, progress, cancel)?;
             hypervisor.start(uuid, cancel)
         };
-        match progress.during(Phase::Start, || self.patiently(progress, cancel, start)) {
+        let mut refused = 0;
+        let started = loop {
+            match progress.during(Phase::Start, || self.patiently(progress, cancel, start)) {
+                Err(HypervisorError::WrongSecret(words)) => {
+                    refused += 1;
+                    if let Err(outcome) = self.set_again(name, refused, &words, hypervisor, progress, cancel) {
+                        return outcome;
+                    }
+                    progress.working("starting");
+                }
+                started => break started,
+            }
+        };
+        match started {
             Ok(restored) => self.await_started(layer, found.is_saved || restored, &found, hypervisor, progress, cancel),
             Err(HypervisorError::Cancelled) => {
                 // The lock is held until it is known what became of it: the way down that waits for it must see this guest.

@@ -1,8 +1,9 @@
-//! The way up, one layer each: open, mount, start the pool, start the domain. The way back is in [`super::down`].
+//! The way up, one layer each: open, mount, start the pool, set the secret, start the domain. The way back is in [`super::down`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use super::secret::{self, Use};
 use super::walk::Hands;
 use crate::cancel::Cancel;
 use crate::config::{Config, Volume};
@@ -24,8 +25,15 @@ const GROWTH: u32 = 16;
 pub enum Opening {
     /// This run does: it asks, opens and mounts.
     Here(Box<Unlocker>),
-    /// Somebody else does, at any time; this run waits for it.
-    Elsewhere,
+    /// Somebody else does, at any time; this run waits for it, and asks for nothing but the secrets.
+    Elsewhere(Box<Unlocker>),
+}
+
+impl Opening {
+    pub(super) fn unlocker(&self) -> &Unlocker {
+        let (Self::Here(unlocker) | Self::Elsewhere(unlocker)) = self;
+        unlocker
+    }
 }
 
 /// Brings layers up.
@@ -36,6 +44,7 @@ pub struct Up<'a> {
     pub(super) opening: Opening,
     ranks: BTreeMap<Layer, usize>,
     pub(super) uuids: BTreeMap<String, String>,
+    pub(super) uses: BTreeMap<String, Use>,
     /// For each domain those that come after it and are still to be started.
     pub(super) followers: BTreeMap<Layer, Vec<Layer>>,
     /// The volumes whose name a mapping of somebody else's had when the plan was made.
@@ -59,6 +68,7 @@ impl<'a> Up<'a> {
             opening,
             ranks,
             uuids: facts.domain_uuids(),
+            uses: secret::uses(config, plan, facts),
             followers: followers(plan),
             foreign: facts
                 .volumes
@@ -81,14 +91,14 @@ impl<'a> Up<'a> {
         self.config.volume(step.layer.name())
     }
 
-    fn rank_of(&self, step: &Step) -> usize {
-        self.ranks.get(&step.layer).copied().unwrap_or(usize::MAX)
+    pub(super) fn rank_of(&self, layer: &Layer) -> usize {
+        self.ranks.get(layer).copied().unwrap_or(usize::MAX)
     }
 
     fn open(&self, volume: &Volume, step: &Step, progress: Progress<'_>, cancel: &Cancel) -> Ending {
         match &self.opening {
-            Opening::Here(unlocker) => unlocker.unlock(volume, self.rank_of(step), self.watch, progress, cancel),
-            Opening::Elsewhere => {
+            Opening::Here(unlocker) => unlocker.unlock(volume, self.rank_of(&step.layer), self.watch, progress, cancel),
+            Opening::Elsewhere(_) => {
                 progress.waiting("waiting until it is opened");
                 self.await_volume(volume, None, cancel, VolumeFacts::is_open, "open").into()
             }
@@ -99,7 +109,7 @@ impl<'a> Up<'a> {
         let Some(mount) = &volume.mount else {
             return Outcome::Already("has no mount".to_owned());
         };
-        if matches!(self.opening, Opening::Elsewhere) {
+        if matches!(self.opening, Opening::Elsewhere(_)) {
             progress.waiting("waiting until it is mounted");
             return self.await_volume(volume, None, cancel, |facts| facts.mount == MountState::Ours, "mounted");
         }
@@ -198,13 +208,19 @@ impl<'a> Up<'a> {
 impl Hands for Up<'_> {
     fn announce(&self, step: &Step) {
         if let (Action::Open, Opening::Here(unlocker), Some(volume)) = (step.action, &self.opening, self.volume_of(step)) {
-            unlocker.announce(volume, self.rank_of(step));
+            unlocker.announce(volume, self.rank_of(&step.layer));
+        }
+        if let (Action::SetSecret, Some(secret)) = (step.action, self.config.secret(step.layer.name())) {
+            self.opening.unlocker().announce_secret(secret, self.rank_of(&step.layer));
         }
     }
 
     fn pass_over(&self, step: &Step) {
         if let (Action::Open, Opening::Here(unlocker), Some(volume)) = (step.action, &self.opening, self.volume_of(step)) {
             unlocker.pass_over(volume);
+        }
+        if let (Action::SetSecret, Some(secret)) = (step.action, self.config.secret(step.layer.name())) {
+            self.opening.unlocker().pass_over_secret(secret);
         }
     }
 
@@ -215,6 +231,10 @@ impl Hands for Up<'_> {
             (Action::Mount, Some(volume), _) => self.mount(volume, progress, cancel),
             (Action::Open | Action::Mount, None, _) => Outcome::Failed("is not configured".to_owned()),
             (Action::StartPool, _, Some(hypervisor)) => self.start_pool(name, hypervisor, progress, cancel),
+            (Action::SetSecret, _, Some(hypervisor)) => match self.config.secret(name) {
+                Some(secret) => self.set_secret(secret, self.rank_of(&step.layer), hypervisor, progress, cancel),
+                None => Outcome::Failed("is not configured".to_owned()),
+            },
             (Action::Start, _, Some(hypervisor)) => self.start(&step.layer, hypervisor, progress, cancel),
             (Action::Await, _, Some(hypervisor)) => self.await_running(step, hypervisor, progress, cancel),
             (action, ..) => Outcome::Failed(format!("{} is not a step of the way up", action.word())),

@@ -1,6 +1,6 @@
 //! From the configuration and libvirt's domains to the graph.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use super::order::{self, Cycle};
 use super::placement::Placement;
 use super::{Graph, Layer, Need, Node};
 use crate::config::{ByName, Config, Volume};
-use crate::facts::{Facts, LibvirtFacts};
+use crate::facts::{DomainFacts, Facts, LibvirtFacts, SecretId};
 
 /// The graph of everything that is ours to bring up and down: all configured volumes with their mounts and, where libvirt was
-/// asked, their pools, the domains that lie on them and the domains that the configuration names.
+/// asked, their pools, the secrets, the domains that need any of these and the domains that the configuration names.
 ///
 /// # Errors
 /// When layers need each other in a circle.
@@ -83,6 +83,34 @@ impl Builder {
         }
     }
 
+    /// A secret is looked at on the disks that it opens, so it waits for the volumes that all its domains lie on; not for those that
+    /// only one of several lies on, or the others would wait for that one too.
+    fn add_secrets(
+        &mut self,
+        config: &Config,
+        tables: &ByName<'_>,
+        placed: &BTreeMap<&str, Vec<&str>>,
+        users: &BTreeMap<&str, Vec<&str>>,
+    ) {
+        for secret in &config.secrets {
+            let this = Layer::Secret(secret.name.as_str().into());
+            self.add(this.clone());
+            let Some((first, others)) = users.get(secret.name.as_str()).and_then(|users| users.split_first()) else {
+                continue;
+            };
+            let mut common: BTreeSet<&str> = placed[first].iter().copied().collect();
+            for domain in others {
+                common.retain(|volume| placed[domain].contains(volume));
+            }
+            for volume in common.into_iter().filter_map(|volume| tables.volume(volume)) {
+                self.need(&this, &top_of(volume), Need::Requires);
+            }
+            for domain in std::iter::once(first).chain(others) {
+                self.need(&Layer::Domain((*domain).into()), &this, Need::Requires);
+            }
+        }
+    }
+
     fn add_domains(&mut self, config: &Config, tables: &ByName<'_>, facts: &Facts, libvirt: &LibvirtFacts) {
         let placement = Placement::new(config, &facts.volumes);
         let placed: BTreeMap<&str, Vec<&str>> = libvirt
@@ -96,13 +124,16 @@ impl Builder {
             .iter()
             .map(|table| table.name.as_str())
             .filter(|name| placed.contains_key(name));
-        let on_volumes = placed
+        let users = users_of_secrets(config, libvirt);
+        let sealed: BTreeSet<&str> = users.values().flatten().copied().collect();
+        let needing = placed
             .iter()
-            .filter(|(_, volumes)| !volumes.is_empty())
+            .filter(|(name, volumes)| !volumes.is_empty() || sealed.contains(*name))
             .map(|(name, _)| *name);
-        for name in named.chain(on_volumes) {
+        for name in named.chain(needing) {
             self.add(Layer::Domain(name.into()));
         }
+        self.add_secrets(config, tables, &placed, &users);
         for (name, volumes) in &placed {
             let this = Layer::Domain((*name).into());
             for volume in volumes.iter().filter_map(|name| tables.volume(name)) {
@@ -127,6 +158,25 @@ fn mounts(config: &Config) -> HashMap<&Path, Vec<&str>> {
         }
     }
     mounts
+}
+
+/// For each configured secret the domains whose XML refers to it.
+fn users_of_secrets<'a>(config: &'a Config, libvirt: &'a LibvirtFacts) -> BTreeMap<&'a str, Vec<&'a str>> {
+    let names: BTreeMap<&SecretId, &str> = config
+        .secrets
+        .iter()
+        .map(|secret| (&secret.id, secret.name.as_str()))
+        .collect();
+    let mut users: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let needed = |domain: &'a DomainFacts| domain.secrets.iter().map(|used| (domain.name.as_str(), &used.id));
+    for (domain, id) in libvirt.domains.iter().flat_map(needed) {
+        let Some(name) = names.get(id) else { continue };
+        let users = users.entry(name).or_default();
+        if users.last() != Some(&domain) {
+            users.push(domain);
+        }
+    }
+    users
 }
 
 /// What must be up before anything on the volume can be used.

@@ -21,6 +21,8 @@ pub enum Layer {
     Mount(Arc<str>),
     /// A libvirt storage pool.
     Pool(Arc<str>),
+    /// A secret of libvirt's, by its name in the configuration.
+    Secret(Arc<str>),
     /// A libvirt domain.
     Domain(Arc<str>),
 }
@@ -29,8 +31,13 @@ impl Layer {
     /// The name alone.
     pub fn name(&self) -> &str {
         match self {
-            Self::Volume(name) | Self::Mount(name) | Self::Pool(name) | Self::Domain(name) => name,
+            Self::Volume(name) | Self::Mount(name) | Self::Pool(name) | Self::Secret(name) | Self::Domain(name) => name,
         }
+    }
+
+    /// Whether it has no name of its own on the command line: it comes with the volume or the domain that needs it.
+    pub fn is_nameless(&self) -> bool {
+        matches!(self, Self::Pool(_) | Self::Secret(_))
     }
 
     /// The kind in one word, as people read it.
@@ -39,6 +46,7 @@ impl Layer {
             Self::Volume(_) => "volume",
             Self::Mount(_) => "mount",
             Self::Pool(_) => "pool",
+            Self::Secret(_) => "secret",
             Self::Domain(_) => "guest",
         }
     }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use roxmltree::{Document, Node};
 
+use crate::facts::SecretId;
+
 /// How many images of one backing chain are read, here and in [`super::qcow2`].
 pub(super) const CHAIN_LIMIT: usize = 64;
 
@@ -21,12 +23,25 @@ pub struct DomainXml {
     /// Every place of the host that its disks, filesystems and firmware files are at; images of a chain that the XML spells
     /// out have an entry each.
     pub disks: Vec<DiskSource>,
+    /// The secrets that its encrypted disks need.
+    pub secrets: Vec<DiskSecret>,
     /// The networks of libvirt's that its interfaces are on, each once.
     pub networks: Vec<String>,
     /// Whether the domain starts again when its guest powers off (`<on_poweroff>`): it would never stop.
     pub restarts_on_poweroff: bool,
     /// Whether it has a channel for a guest agent (`<channel>` to the target `org.qemu.guest_agent.0`).
     pub has_agent: bool,
+}
+
+/// A secret that a disk needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskSecret {
+    /// Which.
+    pub id: SecretId,
+    /// The image that it opens; `None`: it is on another host.
+    pub place: Option<Place>,
+    /// The image format that the XML declares.
+    pub format: Option<String>,
 }
 
 /// One place that a domain uses.
@@ -100,7 +115,7 @@ impl DomainXml {
 
     fn from_root(root: Node<'_, '_>) -> Result<Self, XmlError> {
         expect(root, "domain")?;
-        let (mut disks, mut networks, mut has_agent) = (Vec::new(), Vec::new(), false);
+        let (mut disks, mut secrets, mut networks, mut has_agent) = (Vec::new(), Vec::new(), Vec::new(), false);
         if let Some(os) = child(root, "os") {
             firmware(os, &mut disks);
         }
@@ -108,6 +123,7 @@ impl DomainXml {
             match device.tag_name().name() {
                 "disk" => {
                     images(device, &mut disks);
+                    disk_secrets(device, &mut secrets);
                     for mirror in children(device, "mirror") {
                         images(mirror, &mut disks);
                     }
@@ -128,6 +144,7 @@ impl DomainXml {
             name: text(root, "name"),
             uuid: text(root, "uuid").to_ascii_lowercase(),
             disks,
+            secrets,
             networks,
             restarts_on_poweroff: matches!(on_poweroff.as_str(), "restart" | "rename-restart"),
             has_agent,
@@ -176,16 +193,13 @@ fn images(disk: Node<'_, '_>, found: &mut Vec<DiskSource>) {
     let mut image = Some(disk);
     for _ in 0..CHAIN_LIMIT {
         let Some(node) = image else { return };
-        let declared = child(node, "driver")
-            .and_then(|driver| driver.attribute("type"))
-            .or_else(|| child(node, "format").and_then(|format| format.attribute("type")));
         let below = child(node, "backingStore");
         let source = child(node, "source");
         // Before libvirt 1.2.6 a <mirror> named its file itself.
         let at = source.and_then(place).or_else(|| place(node));
         found.extend(at.map(|place| DiskSource {
             place,
-            format: declared.map(ToOwned::to_owned),
+            format: declared_format(node),
             backing_declared: below.is_some(),
         }));
         // The data of a qcow2 image that holds none itself.
@@ -194,6 +208,37 @@ fn images(disk: Node<'_, '_>, found: &mut Vec<DiskSource>) {
         }
         image = below;
     }
+}
+
+/// What the disk's image, and those below it, are encrypted with.
+fn disk_secrets(disk: Node<'_, '_>, found: &mut Vec<DiskSecret>) {
+    let mut image = Some(disk);
+    for _ in 0..CHAIN_LIMIT {
+        let Some(node) = image else { return };
+        let source = child(node, "source");
+        // Before libvirt 3.9 it stood beside the source.
+        for encryption in source.into_iter().chain([node]).flat_map(|node| children(node, "encryption")) {
+            let ids = children(encryption, "secret").filter_map(|secret| {
+                let by = |name| secret.attribute(name).filter(|value| !value.is_empty());
+                by("uuid")
+                    .map(SecretId::of)
+                    .or_else(|| by("usage").map(|usage| SecretId::Usage(usage.to_owned())))
+            });
+            found.extend(ids.map(|id| DiskSecret {
+                id,
+                place: source.and_then(place),
+                format: declared_format(node),
+            }));
+        }
+        image = child(node, "backingStore");
+    }
+}
+
+fn declared_format(image: Node<'_, '_>) -> Option<String> {
+    let format = child(image, "driver")
+        .and_then(|driver| driver.attribute("type"))
+        .or_else(|| child(image, "format").and_then(|format| format.attribute("type")));
+    format.map(ToOwned::to_owned)
 }
 
 fn place(source: Node<'_, '_>) -> Option<Place> {

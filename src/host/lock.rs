@@ -37,6 +37,8 @@ pub enum Part {
     Volumes,
     /// Pools and domains.
     Guests,
+    /// The question that is open: one on the whole host.
+    Question,
     /// Changes of LUKS headers; opening goes on beside them, for libcryptsetup has locks of its own.
     Headers,
 }
@@ -46,6 +48,7 @@ impl Part {
         match self {
             Self::Volumes => "volumes.lock",
             Self::Guests => "guests.lock",
+            Self::Question => "question.lock",
             Self::Headers => "headers.lock",
         }
     }

@@ -29,8 +29,8 @@ use std::sync::Arc;
 
 pub use network::Tcp;
 pub use ports::{
-    CloseError, Devices, Header, Headers, Hypervisor, HypervisorError, Key, Keyslot, MasterToken, MountError, Mounts, Network,
-    OpenError, Question, QuestionError, Questions, ShutdownMode, User, Volumes,
+    CloseError, Devices, Header, Headers, Hypervisor, HypervisorError, Image, Key, Keyslot, MasterToken, MountError, Mounts,
+    Network, OpenError, Question, QuestionError, Questions, ShutdownMode, User, Volumes,
 };
 pub use tokens::OtherToken;
 

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::lock::Lock;
 use super::tokens::OtherToken;
 use crate::cancel::Cancel;
 use crate::config::{DeviceSpec, KeyFile, Master, Mount, Volume};
@@ -128,6 +129,15 @@ pub trait Volumes: Send + Sync {
     /// The volume key of the master's header. Costs one derivation for each keyslot that is tried.
     fn open_master(&self, master: &Master, key: &Key, cancel: &Cancel) -> Result<Secret, OpenError>;
 
+    /// Reads the LUKS header in an image of QEMU's. [`OpenError::Header`]: it has none that can be read.
+    fn probe_image(&self, image: &Image, cancel: &Cancel) -> Result<Header, OpenError>;
+
+    /// Looks whether the passphrase opens an image of QEMU's, and opens nothing. Costs one derivation for each keyslot.
+    fn check_image(&self, image: &Image, passphrase: &Secret, cancel: &Cancel) -> Result<(), OpenError>;
+
+    /// The bytes of a key file or a credential.
+    fn read_key(&self, key: &Key, cancel: &Cancel) -> Result<Secret, OpenError>;
+
     /// Closes it. `Ok` too if it was closed already. Never forces, never defers.
     fn close(&self, name: &str, cancel: &Cancel) -> Result<(), CloseError>;
 
@@ -158,6 +168,15 @@ pub trait Headers: Volumes {
 
     /// Removes a master's token.
     fn remove_token(&self, volume: &Volume, device: &Path, token: u32, cancel: &Cancel) -> Result<(), OpenError>;
+}
+
+/// An image of a guest's disk, encrypted by QEMU itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Where.
+    pub path: PathBuf,
+    /// Whether it is qcow2, with the LUKS header somewhere inside; otherwise it begins with that.
+    pub qcow2: bool,
 }
 
 /// What opens a volume.
@@ -316,6 +335,12 @@ pub enum CloseError {
 
 /// The person who types passphrases.
 pub trait Questions: Send + Sync {
+    /// Waits until no other process of this program has a question open; `say` hears that one has. Nobody else puts one until what this
+    /// gives is dropped; `None`: nobody can tell.
+    fn alone(&self, _say: &dyn Fn(), _cancel: &Cancel) -> Result<Option<Lock>, QuestionError> {
+        Ok(None)
+    }
+
     /// Puts one question and waits for its answer, as long as that takes. Leaves no question behind, however it ends.
     fn ask(&self, question: &Question, cancel: &Cancel) -> Result<Secret, QuestionError>;
 

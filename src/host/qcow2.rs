@@ -20,6 +20,8 @@ const EXTERNAL_DATA: u64 = 1 << 2;
 const EXTENSION_END: u32 = 0;
 const EXTENSION_BACKING_FORMAT: u32 = 0xE279_2ACA;
 const EXTENSION_DATA_FILE: u32 = 0x4441_5441;
+/// "Full disk encryption header pointer": where the LUKS header lies in the image, and how long it is.
+const EXTENSION_ENCRYPTION: u32 = 0x0537_be77;
 /// The longest backing file name that the format allows, in bytes.
 const NAME_LIMIT: u32 = 1023;
 /// How much of an image is read: its header lies in its first cluster, and the biggest cluster that QEMU makes is 2 MiB.
@@ -52,8 +54,7 @@ pub fn references(path: &Path) -> io::Result<References> {
     let file = open(path)?;
     let mut start = Vec::new();
     file.take(READ_LIMIT).read_to_end(&mut start)?;
-    let header =
-        Header::read(&start).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no qcow2 header, or a damaged one"))?;
+    let header = Header::read(&start).ok_or_else(damaged)?;
     let folder = path.parent().unwrap_or(Path::new("/"));
     let backing = header.backing.and_then(|name| locate(name, folder));
     Ok(References {
@@ -63,6 +64,22 @@ pub fn references(path: &Path) -> io::Result<References> {
         }),
         data: header.data.and_then(|name| locate(name, folder)),
     })
+}
+
+/// The image, and where in it its LUKS header lies: its first byte, and its length. `None`: it is not encrypted with LUKS.
+///
+/// # Errors
+/// As [`references`].
+pub fn luks_header(path: &Path) -> io::Result<Option<(File, u64, u64)>> {
+    let file = open(path)?;
+    let mut start = Vec::new();
+    (&file).take(READ_LIMIT).read_to_end(&mut start)?;
+    let header = Header::read(&start).ok_or_else(damaged)?;
+    Ok(header.encryption.map(|(from, length)| (file, from, length)))
+}
+
+fn damaged() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "no qcow2 header, or a damaged one")
 }
 
 /// Every file that the image at `path` of the declared `format` needs besides itself, nearest first, and again what these need.
@@ -112,6 +129,7 @@ struct Header<'a> {
     backing: Option<&'a [u8]>,
     backing_format: Option<String>,
     data: Option<&'a [u8]>,
+    encryption: Option<(u64, u64)>,
 }
 
 impl<'a> Header<'a> {
@@ -136,6 +154,7 @@ impl<'a> Header<'a> {
             backing: backing.filter(|name| !name.is_empty()),
             backing_format: None,
             data: None,
+            encryption: None,
         };
         // The extensions end, at the latest, where the name begins; images of QEMU before 0.11 have none at all.
         let extensions = if name_at == 0 { start } else { start.get(..name_at)? };
@@ -155,6 +174,10 @@ impl<'a> Header<'a> {
                 EXTENSION_BACKING_FORMAT => {
                     let name = part(start, from, length)?;
                     self.backing_format = Some(String::from_utf8_lossy(name).into_owned());
+                }
+                EXTENSION_ENCRYPTION => {
+                    let pointer = part(start, from, length)?;
+                    self.encryption = Some((long(pointer, 0)?, long(pointer, 8)?));
                 }
                 EXTENSION_DATA_FILE => self.data = Some(part(start, from, length)?),
                 _ => {}

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::child::{Child, Interrupted, Output};
 use super::worker::{self, Job, KeyFile, Place, Request, Tokens};
-use super::{CloseError, Header, Key, OpenError, Volumes, credentials};
+use super::{CloseError, Header, Image, Key, OpenError, Volumes, credentials};
 use crate::cancel::Cancel;
 use crate::config::{Master, OpenFlags, Volume};
 use crate::secret::Secret;
@@ -170,6 +170,36 @@ impl Volumes for Cryptsetup {
             .map_err(|error| of_key(key, error))
     }
 
+    fn probe_image(&self, image: &Image, cancel: &Cancel) -> Result<Header, OpenError> {
+        self.run(Job::Probe(place_in(image)), [None, None], PROBE_LIMIT, cancel)?
+    }
+
+    fn check_image(&self, image: &Image, passphrase: &Secret, cancel: &Cancel) -> Result<(), OpenError> {
+        let job = Job::Open {
+            place: place_in(image),
+            name: None,
+            flags: 0,
+            key_file: None,
+            keyslot: None,
+            tokens: None,
+        };
+        self.run(job, [Some(passphrase), None], OPEN_LIMIT, cancel)?
+    }
+
+    fn read_key(&self, key: &Key, cancel: &Cancel) -> Result<Secret, OpenError> {
+        let Parts {
+            key_file, passphrase, ..
+        } = parts_of_bytes(key)?;
+        match (key_file, passphrase) {
+            (Some(key_file), _) => self
+                .run_for_key(Job::ReadKey(key_file), None, PROBE_LIMIT, cancel)
+                .map_err(|error| of_key(key, error)),
+            (None, passphrase) => passphrase
+                .cloned()
+                .ok_or_else(|| OpenError::Other("no key was given".to_owned())),
+        }
+    }
+
     fn close(&self, name: &str, cancel: &Cancel) -> Result<(), CloseError> {
         self.run(Job::Close { name: name.to_owned() }, [None, None], CLOSE_LIMIT, cancel)?
     }
@@ -235,6 +265,15 @@ pub(super) fn place(volume: &Volume, device: &Path) -> Place {
     Place {
         device: device.to_owned(),
         header: volume.header.clone(),
+        qcow2: false,
+    }
+}
+
+fn place_in(image: &Image) -> Place {
+    Place {
+        device: image.path.clone(),
+        header: None,
+        qcow2: image.qcow2,
     }
 }
 
@@ -257,6 +296,7 @@ fn activation(flags: OpenFlags) -> CryptActivate {
 /// A job in words, for what goes wrong around it.
 enum What {
     Probe(PathBuf),
+    Key(PathBuf),
     Open(PathBuf),
     OpenMaster(PathBuf),
     Change(PathBuf),
@@ -269,6 +309,7 @@ impl What {
         match job {
             Job::Probe(place) => Self::Probe(place.header.as_ref().unwrap_or(&place.device).clone()),
             Job::Open { place, .. } => Self::Open(place.device.clone()),
+            Job::ReadKey(key_file) => Self::Key(key_file.path.clone()),
             Job::ProbeMaster { header } => Self::Probe(header.clone()),
             Job::OpenMaster { header, .. } => Self::OpenMaster(header.clone()),
             Job::CreateMaster { header, .. } => Self::Change(header.clone()),
@@ -282,7 +323,7 @@ impl What {
     fn hung(&self, limit: Duration) -> String {
         let limit = text::duration(limit);
         match self {
-            Self::Probe(_) | Self::OpenMaster(_) | Self::Change(_) => {
+            Self::Probe(_) | Self::Key(_) | Self::OpenMaster(_) | Self::Change(_) => {
                 format!("{self} took longer than {limit}: its disk does not answer; `dmesg` may tell why")
             }
             Self::Open(_) | Self::Close(_) | Self::Suspend(_) => format!(
@@ -297,6 +338,7 @@ impl fmt::Display for What {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Probe(path) => write!(f, "reading the LUKS header on {}", path.display()),
+            Self::Key(path) => write!(f, "reading the key in {}", path.display()),
             Self::Open(path) => write!(f, "opening {}", path.display()),
             Self::OpenMaster(path) => write!(f, "opening the master {}", path.display()),
             Self::Change(path) => write!(f, "changing the LUKS header on {}", path.display()),

@@ -37,6 +37,12 @@ pub fn has_no_storage(error: &Error) -> bool {
     error.code().is(ErrorNumber::NoSupport) || (message.contains("virtstoraged-sock") && message.contains("No such file"))
 }
 
+/// Whether there is no secret driver at all, as with storage above: then there are no secrets.
+pub fn has_no_secrets(error: &Error) -> bool {
+    let message = error.message();
+    error.code().is(ErrorNumber::NoSupport) || (message.contains("virtsecretd-sock") && message.contains("No such file"))
+}
+
 fn while_connecting(uri: &str, error: HypervisorError) -> HypervisorError {
     match error {
         HypervisorError::Denied(words) => HypervisorError::Denied(format!(
@@ -77,6 +83,7 @@ fn by_code(code: Option<ErrorNumber>, from: Option<ErrorDomain>, message: &str) 
         ) => HypervisorError::Denied(words),
         Some(ErrorNumber::NoMemory | ErrorNumber::ResourceBusy) => HypervisorError::Passing(words),
         Some(ErrorNumber::XmlError | ErrorNumber::XmlDetail | ErrorNumber::ConfigUnsupported) => HypervisorError::Refused(words),
+        _ if is_wrong_secret(message) => HypervisorError::WrongSecret(words),
         _ if may_pass(message) => HypervisorError::Passing(words),
         Some(ErrorNumber::NoDomain | ErrorNumber::NoStoragePool) => HypervisorError::NotFound(words),
         Some(
@@ -107,6 +114,11 @@ fn may_pass(message: &str) -> bool {
         || (has("network '") && has("is not active"))
         // A bridge that the host's network makes later: "Cannot get interface MTU on 'br0': No such device".
         || (has("interface") && has("No such device"))
+}
+
+/// Whether QEMU says that a disk does not open with its secret (`qcrypto_block_luks_find_key` in its crypto/block-luks.c).
+fn is_wrong_secret(message: &str) -> bool {
+    message.contains("Invalid password, cannot unlock any keyslot")
 }
 
 /// QEMU's own words may have many lines.

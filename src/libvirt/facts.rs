@@ -10,11 +10,11 @@ use virt::enumutil::Enum;
 use virt::error::{Error, ErrorNumber};
 use virt::storage_pool::StoragePool;
 use virt::sys;
-use virt_unlock::facts::{DomainFacts, DomainState, LibvirtFacts, Pause, PoolState};
+use virt_unlock::facts::{DomainFacts, DomainState, LibvirtFacts, Pause, PoolState, SecretUse};
 use virt_unlock::host::domain_xml::{DomainXml, Place, PoolXml};
 use virt_unlock::host::sources;
 
-use super::errors;
+use super::{errors, secrets};
 
 /// All domains and pools.
 pub fn all(connection: &Connect) -> Result<LibvirtFacts, Error> {
@@ -25,7 +25,18 @@ pub fn all(connection: &Connect) -> Result<LibvirtFacts, Error> {
         Ok(listed) => (listed, None),
         Err(error) => (Listed::default(), Some(error.message().to_owned())),
     };
+    // No other daemon is asked, or started, for what nobody needs.
+    let (secrets, secrets_error) = if domains.iter().all(|domain| domain.secrets.is_empty()) {
+        (Vec::new(), None)
+    } else {
+        match secrets::list(connection) {
+            Ok(secrets) => (secrets, None),
+            Err(error) => (Vec::new(), Some(error.message().to_owned())),
+        }
+    };
     Ok(LibvirtFacts {
+        secrets,
+        secrets_error,
         domains,
         pools: listed.states,
         pool_folders: listed.folders,
@@ -123,6 +134,7 @@ fn read(found: &Domain, pools: &mut Option<&mut Pools<'_>>) -> Result<DomainFact
         restarts_on_poweroff: false,
         is_saved: found.has_managed_save(0)?,
         has_agent: false,
+        secrets: Vec::new(),
     };
     for text in texts {
         let Ok(definition) = DomainXml::parse(&text) else {
@@ -133,19 +145,34 @@ fn read(found: &Domain, pools: &mut Option<&mut Pools<'_>>) -> Result<DomainFact
         };
         facts.restarts_on_poweroff |= definition.restarts_on_poweroff;
         facts.has_agent |= definition.has_agent;
-        for disk in definition.disks {
-            let (path, pool) = match disk.place {
-                Place::Path(path) => (path, None),
-                // Where the storage driver does not answer the pool's name alone counts.
-                Place::Volume { pool, volume } => {
-                    let path = pools.as_mut().map(|pools| pools.path(&pool, &volume).unwrap_or_default());
-                    (path.unwrap_or_default(), Some(pool))
-                }
+        for needed in definition.secrets {
+            let image = needed.place.map(|place| located(place, pools).0);
+            let used = SecretUse {
+                id: needed.id,
+                image: image.filter(|path| path.is_absolute()),
+                format: needed.format,
             };
+            if !facts.secrets.contains(&used) {
+                facts.secrets.push(used);
+            }
+        }
+        for disk in definition.disks {
+            let (path, pool) = located(disk.place, pools);
             sources::add(&mut facts.sources, path, pool, disk.format.as_deref(), !disk.backing_declared);
         }
     }
     Ok(facts)
+}
+
+/// Where an image lies, and in which pool. Where the storage driver does not answer the pool's name alone counts.
+fn located(place: Place, pools: &mut Option<&mut Pools<'_>>) -> (PathBuf, Option<String>) {
+    match place {
+        Place::Path(path) => (path, None),
+        Place::Volume { pool, volume } => {
+            let path = pools.as_mut().map(|pools| pools.path(&pool, &volume).unwrap_or_default());
+            (path.unwrap_or_default(), Some(pool))
+        }
+    }
 }
 
 /// The storage pools, each asked once.

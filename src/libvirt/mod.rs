@@ -9,6 +9,7 @@ mod errors;
 mod facts;
 mod lanes;
 mod networks;
+mod secrets;
 #[cfg(test)]
 mod tests;
 
@@ -20,9 +21,10 @@ use virt::error::{Error, ErrorNumber};
 use virt::storage_pool::StoragePool;
 use virt::sys;
 use virt_unlock::cancel::Cancel;
-use virt_unlock::facts::{DomainFacts, DomainState, LibvirtFacts};
+use virt_unlock::facts::{DomainFacts, DomainState, LibvirtFacts, SecretId};
 use virt_unlock::host::domain_xml::DomainXml;
 use virt_unlock::host::{Hypervisor, HypervisorError, ShutdownMode};
+use virt_unlock::secret::Secret;
 
 use calls::{Call, Failure, Link};
 
@@ -66,6 +68,7 @@ impl Hypervisor for Libvirt {
         let call = Call::read("listing domains", READ_LIMIT);
         match self.0.call(call, cancel, |connection, _| Ok(facts::domains(connection)?)) {
             Ok(domains) => Ok(LibvirtFacts {
+                secrets_error: (domains.iter().any(|domain| !domain.secrets.is_empty())).then(|| words.clone()),
                 domains,
                 pools_error: Some(words.clone()),
                 ..LibvirtFacts::default()
@@ -128,6 +131,20 @@ impl Hypervisor for Libvirt {
             }
             Ok(facts::is_restored(&domain))
         })
+    }
+
+    fn set_secret(&self, secret: &SecretId, value: &Secret, cancel: &Cancel) -> Result<(), HypervisorError> {
+        let (secret, value) = (secret.clone(), value.clone());
+        let call = Call::start("setting the secret", READ_LIMIT);
+        self.0
+            .call(call, cancel, move |connection, _| secrets::set(connection, &secret, &value))
+    }
+
+    fn forget_secret(&self, secret: &SecretId, cancel: &Cancel) -> Result<(), HypervisorError> {
+        let secret = secret.clone();
+        let call = Call::other("forgetting the secret", READ_LIMIT);
+        self.0
+            .call(call, cancel, move |connection, _| secrets::forget(connection, &secret))
     }
 
     fn ping_agent(&self, uuid: &str, cancel: &Cancel) -> Result<(), HypervisorError> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Action, Direction, Names, Plan, Step, UnknownName, Wait};
-use crate::facts::{DomainFacts, Facts, Mapping, MountState, PoolState};
+use crate::facts::{DomainFacts, Facts, Mapping, MountState, PoolState, SecretId};
 use crate::graph::{Graph, Layer, Need};
 
 /// What `down` has to do.
@@ -11,8 +11,41 @@ use crate::graph::{Graph, Layer, Need};
 /// # Errors
 /// When a name is neither a volume nor a domain.
 pub fn down(facts: &Facts, graph: &Graph, names: &Names) -> Result<Plan, UnknownName> {
-    let chosen = names.places(graph)?.map(|places| graph.with_dependents(&places));
+    let chosen = names.places(graph)?.map(|places| {
+        let mut chosen = graph.with_dependents(&places);
+        with_secrets(facts, graph, &mut chosen);
+        chosen
+    });
     Ok(of_chosen(facts, graph, chosen.as_deref()))
+}
+
+/// A secret goes with the last of the domains that need it, and stays for one that is up and stays.
+pub(super) fn with_secrets(facts: &Facts, graph: &Graph, chosen: &mut [bool]) {
+    let (nodes, domains) = (graph.nodes(), facts.domains_by_name());
+    let (mut goes, mut stays) = (vec![false; nodes.len()], vec![false; nodes.len()]);
+    for (user, node) in nodes.iter().enumerate() {
+        let is_used = !chosen[user] && !node.layer.is_nameless() && judge(facts, &domains, &node.layer).0.is_work();
+        for (need, _) in node.needs.iter().filter(|(_, kind)| *kind == Need::Requires) {
+            goes[*need] |= chosen[user];
+            stays[*need] |= is_used;
+        }
+    }
+    for (place, node) in nodes.iter().enumerate() {
+        if matches!(node.layer, Layer::Secret(_)) {
+            chosen[place] = (chosen[place] || goes[place]) && !stays[place];
+        }
+    }
+}
+
+impl Plan {
+    /// The same way down with no secret waiting for its guests to end: one that runs needs it no more.
+    #[must_use]
+    pub fn forgetting_first(mut self) -> Self {
+        for step in self.steps.iter_mut().filter(|step| step.action == Action::ForgetSecret) {
+            step.waits_for.clear();
+        }
+        self
+    }
 }
 
 /// The way down of those that are marked; `None`: of everything.
@@ -41,8 +74,8 @@ pub(super) fn of_chosen(facts: &Facts, graph: &Graph, chosen: Option<&[bool]>) -
     // What needed this on the way up must be gone before this goes.
     for (place, node) in nodes.iter().enumerate() {
         for (need, kind) in &node.needs {
-            // A pool that does not stop holds nothing open: it is no reason to leave a volume open.
-            let must_succeed = *kind == Need::Requires && !matches!(node.layer, Layer::Pool(_));
+            // A pool that does not stop, or a secret that stays, holds nothing open: it is no reason to leave a volume open.
+            let must_succeed = *kind == Need::Requires && !node.layer.is_nameless();
             steps[last - need].waits_for.push(Wait {
                 step: last - place,
                 must_succeed,
@@ -78,6 +111,20 @@ pub(super) fn judge(facts: &Facts, domains: &HashMap<&str, &DomainFacts>, layer:
         Layer::Pool(name) => match facts.libvirt.as_ref().and_then(|libvirt| libvirt.pools.get(&**name)) {
             Some(PoolState::Active | PoolState::Stale) => (Action::StopPool, "active".to_owned()),
             _ => (Action::Nothing, "not active".to_owned()),
+        },
+        Layer::Secret(name) => match facts.libvirt.as_ref().and_then(|libvirt| libvirt.secret(&SecretId::of(name))) {
+            Some(found) if found.ephemeral => (Action::ForgetSecret, "libvirt has it in memory".to_owned()),
+            Some(_) => (
+                Action::Leave,
+                "libvirt keeps it on this host's disk (ephemeral='no')".to_owned(),
+            ),
+            None => match facts.libvirt.as_ref().and_then(|libvirt| libvirt.secrets_error.as_ref()) {
+                Some(_) => (
+                    Action::ForgetSecret,
+                    "libvirt does not say whether it has it in memory".to_owned(),
+                ),
+                None => (Action::Nothing, "libvirt does not have it".to_owned()),
+            },
         },
         Layer::Domain(name) => match domains.get(&**name) {
             Some(domain) if domain.state.is_active() => (Action::Stop, format!("is {}", domain.state.word())),

@@ -32,10 +32,14 @@ pub enum Action {
     Mount,
     /// Start and refresh the pool.
     StartPool,
+    /// Give libvirt the secret's value.
+    SetSecret,
     /// Start the domain.
     Start,
     /// Shut the domain down.
     Stop,
+    /// Let libvirt forget the secret.
+    ForgetSecret,
     /// Stop the pool.
     StopPool,
     /// Unmount the filesystem.
@@ -59,8 +63,10 @@ impl Action {
             Self::Open => "open",
             Self::Mount => "mount",
             Self::StartPool => "start pool",
+            Self::SetSecret => "set secret",
             Self::Start => "start",
             Self::Stop => "stop",
+            Self::ForgetSecret => "forget secret",
             Self::StopPool => "stop pool",
             Self::Unmount => "unmount",
             Self::Close => "close",
@@ -130,7 +136,7 @@ impl Plan {
             step.action = Action::Leave;
             step.reason = format!("{}; {why}", step.reason);
         }
-        self.await_for_those_that_start();
+        self.only_for_those_that_start();
         self
     }
 
@@ -158,12 +164,29 @@ impl Plan {
             gone[place] = true;
             (self.steps[place].action, self.steps[place].reason) = (Action::Leave, reason);
         }
-        self.await_for_those_that_start();
+        self.only_for_those_that_start();
         self
     }
 
-    /// A domain that runs is waited for only where one that is to be started comes after it.
-    fn await_for_those_that_start(&mut self) {
+    /// A secret is set only where a domain that needs it is to be started, and a domain that runs is waited for only where one that is
+    /// to be started comes after it.
+    fn only_for_those_that_start(&mut self) {
+        let mut users: Vec<Vec<Action>> = vec![Vec::new(); self.steps.len()];
+        for step in &self.steps {
+            for wait in step.waits_for.iter().filter(|wait| wait.must_succeed) {
+                users[wait.step].push(step.action);
+            }
+        }
+        for (step, users) in self.steps.iter_mut().zip(users) {
+            if step.action != Action::SetSecret || users.contains(&Action::Start) {
+                continue;
+            }
+            (step.action, step.reason) = if !users.is_empty() && users.iter().all(|action| action.is_up_already()) {
+                (Action::Nothing, "each guest that needs it runs".to_owned())
+            } else {
+                (Action::Leave, "no guest that needs it is to be started".to_owned())
+            };
+        }
         let mut awaited = vec![false; self.steps.len()];
         for wait in self.work().flat_map(|step| &step.waits_for) {
             awaited[wait.step] = true;
@@ -218,8 +241,8 @@ impl Names {
 
     /// Whether this layer is one that is named.
     pub fn mean(&self, layer: &Layer) -> bool {
-        // A volume's name means its mount too; a pool has no name of its own here.
-        !matches!(layer, Layer::Pool(_)) && self.0.contains(layer.name())
+        // A volume's name means its mount too.
+        !layer.is_nameless() && self.0.contains(layer.name())
     }
 
     /// The places that are named; `None`: everything.
@@ -230,7 +253,7 @@ impl Names {
         let nodes = graph.nodes();
         let known: BTreeSet<&str> = nodes
             .iter()
-            .filter(|node| !matches!(node.layer, Layer::Pool(_)))
+            .filter(|node| !node.layer.is_nameless())
             .map(|node| node.layer.name())
             .collect();
         if let Some(name) = self.0.iter().find(|name| !known.contains(name.as_str())) {

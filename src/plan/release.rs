@@ -1,6 +1,6 @@
 //! The way down of a part: a name with all that was brought up for it alone.
 
-use super::down::{down, judge, of_chosen};
+use super::down::{down, judge, of_chosen, with_secrets};
 use super::{Names, Plan, UnknownName};
 use crate::config::Config;
 use crate::facts::Facts;
@@ -36,13 +36,13 @@ pub fn stop(
 }
 
 /// The way down of the layers for which `is_chosen` holds and of no others, without those that something else that is up needs. A
-/// pool goes with the filesystem that it lies on.
+/// pool goes with the filesystem that it lies on, and a secret with the last of the domains that need it.
 pub fn release(facts: &Facts, graph: &Graph, is_chosen: impl Fn(&Layer) -> bool) -> Plan {
     let (nodes, domains) = (graph.nodes(), facts.domains_by_name());
     let (mut goes, mut needed) = (vec![false; nodes.len()], vec![false; nodes.len()]);
     // What needs a layer stands after it, so from the end every use of a layer is known when it is its turn.
     for (place, node) in nodes.iter().enumerate().rev() {
-        if matches!(node.layer, Layer::Pool(_)) {
+        if node.layer.is_nameless() {
             continue;
         }
         goes[place] = is_chosen(&node.layer) && !needed[place];
@@ -53,9 +53,12 @@ pub fn release(facts: &Facts, graph: &Graph, is_chosen: impl Fn(&Layer) -> bool)
         }
     }
     for (place, node) in nodes.iter().enumerate() {
-        if matches!(node.layer, Layer::Pool(_)) {
-            goes[place] = node.needs.iter().any(|(need, _)| goes[*need]);
+        match node.layer {
+            Layer::Pool(_) => goes[place] = node.needs.iter().any(|(need, _)| goes[*need]),
+            Layer::Secret(_) => goes[place] = is_chosen(&node.layer),
+            _ => {}
         }
     }
+    with_secrets(facts, graph, &mut goes);
     of_chosen(facts, graph, Some(&goes))
 }

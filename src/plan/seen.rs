@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Action, Plan, Step};
+use super::{Action, Plan, Step, Wait};
 use crate::graph::Layer;
 
 const TAKEN_DOWN: &str = "was up, and was taken down since";
@@ -34,8 +34,12 @@ impl Seen {
     pub fn without_domains(&mut self, plan: Plan) -> Plan {
         self.note_up(&plan);
         let is_there = |step: &Step| {
-            let mut needs = step.waits_for.iter().filter(|wait| wait.must_succeed);
-            needs.all(|wait| plan.steps[wait.step].action == Action::Nothing)
+            let is_secret = |wait: &&Wait| matches!(plan.steps[wait.step].layer, Layer::Secret(_));
+            let needs = step.waits_for.iter().filter(|wait| wait.must_succeed);
+            // A secret is set again for each start.
+            needs
+                .filter(|wait| !is_secret(wait))
+                .all(|wait| plan.steps[wait.step].action == Action::Nothing)
         };
         for step in plan.steps.iter().filter(|step| !is_there(step)) {
             self.0.remove(&step.layer);

@@ -23,6 +23,7 @@ pub fn up(config: &Config, facts: &Facts, graph: &Graph, names: &Names) -> Resul
         domains: facts.domains_by_name(),
         facts,
         names,
+        config,
     };
     let mut steps: Vec<Step> = Vec::with_capacity(graph.nodes().len());
     // The one that each is left alone for: a long chain tells its root, and not every link in every link.
@@ -77,7 +78,7 @@ pub fn up(config: &Config, facts: &Facts, graph: &Graph, names: &Names) -> Resul
         direction: Direction::Up,
         steps,
     };
-    plan.await_for_those_that_start();
+    plan.only_for_those_that_start();
     Ok(plan)
 }
 
@@ -97,6 +98,7 @@ struct Known<'a> {
     domains: HashMap<&'a str, &'a DomainFacts>,
     facts: &'a Facts,
     names: &'a Names,
+    config: &'a Config,
 }
 
 impl Known<'_> {
@@ -111,6 +113,7 @@ impl Known<'_> {
             Layer::Volume(name) => self.volume(name),
             Layer::Mount(name) => self.mount(name),
             Layer::Pool(name) => pool(self.facts, name),
+            Layer::Secret(name) => secret(self.config, self.facts, name),
             Layer::Domain(name) => self.domains.get(&**name).map_or_else(
                 || (Action::Blocked, "libvirt has no such domain".to_owned()),
                 |found| self.domain(found),
@@ -122,25 +125,13 @@ impl Known<'_> {
         let Some(found) = self.facts.volumes.get(name) else {
             return (Action::Blocked, "its facts are not known".to_owned());
         };
+        let unlock = self.tables.volume(name).map_or(&[][..], |volume| &volume.unlock);
         match (&found.mapping, &found.device) {
             (Mapping::Open(_), _) => (Action::Nothing, "open already".to_owned()),
             (Mapping::Foreign(words), _) => (Action::Blocked, words.clone()),
-            (Mapping::None, Some(device)) => (
-                Action::Open,
-                format!("{} is locked{}", device.path.display(), self.ways(name)),
-            ),
-            (Mapping::None, None) => (Action::Open, format!("its device is not there yet{}", self.ways(name))),
+            (Mapping::None, Some(device)) => (Action::Open, format!("{} is locked{}", device.path.display(), ways(unlock))),
+            (Mapping::None, None) => (Action::Open, format!("its device is not there yet{}", ways(unlock))),
         }
-    }
-
-    /// How a volume will be opened, where that is not by its passphrase alone.
-    fn ways(&self, name: &str) -> String {
-        let ways = self.tables.volume(name).map_or(&[][..], |volume| &volume.unlock);
-        if matches!(ways, [] | [Unlock::Passphrase]) {
-            return String::new();
-        }
-        let words: Vec<String> = ways.iter().map(Unlock::to_string).collect();
-        format!("; by {}", words.join(", or else "))
     }
 
     fn mount(&self, name: &str) -> (Action, String) {
@@ -179,6 +170,15 @@ impl Known<'_> {
     }
 }
 
+/// How it will be opened, where that is not by its passphrase alone.
+fn ways(ways: &[Unlock]) -> String {
+    if matches!(ways, [] | [Unlock::Passphrase]) {
+        return String::new();
+    }
+    let words: Vec<String> = ways.iter().map(Unlock::to_string).collect();
+    format!("; by {}", words.join(", or else "))
+}
+
 fn pool(facts: &Facts, name: &str) -> (Action, String) {
     match facts.libvirt.as_ref().and_then(|libvirt| libvirt.pools.get(name)) {
         Some(PoolState::Active) => (Action::StartPool, "is active".to_owned()),
@@ -191,6 +191,24 @@ fn pool(facts: &Facts, name: &str) -> (Action, String) {
                 None => "libvirt has no such pool (virsh pool-list --all)".to_owned(),
             },
         ),
+    }
+}
+
+/// Whether it is needed is known once it is known what becomes of the domains.
+fn secret(config: &Config, facts: &Facts, name: &str) -> (Action, String) {
+    let (Some(secret), Some(libvirt)) = (config.secret(name), &facts.libvirt) else {
+        return (Action::Blocked, "its facts are not known".to_owned());
+    };
+    match (libvirt.secret(&secret.id), &libvirt.secrets_error) {
+        (_, Some(error)) => (Action::Blocked, format!("libvirt's secrets do not answer: {error}")),
+        (Some(found), _) if !found.ephemeral => (
+            Action::Nothing,
+            "libvirt keeps it on this host's disk (ephemeral='no')".to_owned(),
+        ),
+        _ => {
+            let ways = ways(&secret.unlock);
+            (Action::SetSecret, format!("a guest needs it to start{ways}"))
+        }
     }
 }
 

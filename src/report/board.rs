@@ -73,7 +73,7 @@ impl Board {
     /// One line: how many of each kind are through, what is waited for, what failed.
     pub fn summary(&self) -> String {
         let mut parts: Vec<String> = Vec::new();
-        for kind in ["volume", "mount", "pool", "guest"] {
+        for kind in ["volume", "mount", "pool", "secret", "guest"] {
             let of_kind = || {
                 self.entries
                     .iter()

@@ -82,7 +82,7 @@ impl Journal {
             let field = match layer {
                 Layer::Volume(_) | Layer::Mount(_) => Some("VIRT_UNLOCK_VOLUME"),
                 Layer::Domain(_) => Some("VIRT_UNLOCK_DOMAIN"),
-                Layer::Pool(_) => None,
+                Layer::Pool(_) | Layer::Secret(_) => None,
             };
             if let Some(field) = field {
                 put(&mut entry, field, &plain(layer.name()));

@@ -98,7 +98,7 @@ impl Sink for Recorder {
         };
         let path = self.folder.join(match layer {
             Layer::Volume(_) | Layer::Mount(_) => VOLUMES,
-            Layer::Pool(_) | Layer::Domain(_) => GUESTS,
+            Layer::Pool(_) | Layer::Secret(_) | Layer::Domain(_) => GUESTS,
         });
         let mut record = Record::read_file(&path);
         let before = record.0.get(&layer.to_string());

@@ -15,6 +15,11 @@ use crate::monitor::Ended;
 use crate::pace::Pace;
 use crate::secret::Secret;
 
+/// Why it is asked again.
+const WRONG: &str = "the last one was wrong";
+/// Why it is not asked yet.
+const ANOTHER: &str = "another question is open: this one comes after its answer";
+
 /// What asking came to.
 pub(super) enum Asked {
     /// The volume is through, or the master open.
@@ -70,7 +75,16 @@ pub(super) struct Tries {
 impl Unlocker {
     pub(super) fn ask_and_open(&self, way: &OnTheWay<'_>) -> Asked {
         let mut tries = Tries::new(Wanted::Passphrase, &self.pace);
-        for secret in self.host.questions.cached() {
+        let mut cached = self.host.questions.cached();
+        if let Target::Secret { wanted, images, .. } = way.target {
+            tries.used = wanted.refused;
+            tries.last = (wanted.refused > 0).then(|| WRONG.to_owned());
+            if images.is_empty() {
+                // What nothing can be compared with would be taken for right.
+                cached.clear();
+            }
+        }
+        for secret in cached {
             tries.remember(&secret);
             if let Some(asked) = self.offer(way, secret, "opened by the passphrase of the root disk", None) {
                 return asked;
@@ -78,6 +92,7 @@ impl Unlocker {
         }
         let group = match way.target {
             Target::Volume { volume, .. } => self.group_of(volume),
+            Target::Secret { wanted, .. } => self.group_named(wanted.secret.passphrase_group.as_ref()),
             Target::Master { .. } => None,
         };
         let mut seen = 0;
@@ -136,15 +151,19 @@ impl Unlocker {
         let Ok(_turn) = self.turn.take(way.rank, way.asking) else {
             return Err(Asked::Through(Outcome::Cancelled.into()));
         };
+        let busy = || way.progress.waiting(ANOTHER);
+        let Ok(_alone) = self.host.questions.alone(&busy, way.asking) else {
+            return Err(Asked::Through(Outcome::Cancelled.into()));
+        };
+        let group_waits = group.map_or(0, Group::others);
         let what = match way.target {
-            Target::Volume { volume, .. } => {
-                words::of_volume(volume, self.guests_of(&volume.name), group.map_or(0, Group::others))
-            }
+            Target::Volume { volume, .. } => words::of_volume(volume, self.guests_of(&volume.name), group_waits),
             Target::Master { master, .. } => {
                 let volumes = self.masters.get(&master.name).map(Shared::pending).unwrap_or_default();
                 let guests: Vec<String> = volumes.iter().flat_map(|volume| self.guests_of(volume).to_vec()).collect();
                 words::of_master(&master.name, &volumes, &guests)
             }
+            Target::Secret { wanted, .. } => words::of_secret(&wanted.secret.name, wanted.guests, group_waits),
         };
         let words = words::question(
             tries.wanted.title(),
@@ -156,7 +175,7 @@ impl Unlocker {
         way.progress.asking(words.clone());
         let question = Question {
             words,
-            id: format!("{}:{}", tries.wanted.scheme(), way.target.path().display()),
+            id: way.target.id(tries.wanted.scheme()),
         };
         let since = Instant::now();
         match way
@@ -181,14 +200,19 @@ impl Unlocker {
         if result == Err(OpenError::WrongKey) {
             return None;
         }
-        if let (Ok(()), Some((group, seen)), Key::Passphrase(secret)) = (&result, proof, key) {
+        let is_proven = !matches!(way.target, Target::Secret { images: [], .. });
+        if let (Ok(()), Some((group, seen)), Key::Passphrase(secret), true) = (&result, proof, key, is_proven) {
             group.proven(secret, seen);
         }
         Some(Asked::Through(self.ending(way, result, done)))
     }
 
     pub(super) fn group_of(&self, volume: &Volume) -> Option<&Group> {
-        self.groups.get(volume.passphrase_group.as_ref()?)
+        self.group_named(volume.passphrase_group.as_ref())
+    }
+
+    pub(super) fn group_named(&self, name: Option<&String>) -> Option<&Group> {
+        self.groups.get(name?)
     }
 }
 
@@ -244,12 +268,12 @@ impl Tries {
             return None;
         }
         self.used += 1;
-        self.last = Some("the last one was wrong".to_owned());
+        self.last = Some(WRONG.to_owned());
         let limit = way.target.tries();
         way.progress.note(format!(
             "wrong {word}{}, try {}{}",
             match way.target {
-                Target::Volume { .. } => String::new(),
+                Target::Volume { .. } | Target::Secret { .. } => String::new(),
                 Target::Master { master, .. } => format!(" for master {}", master.name),
             },
             self.used,

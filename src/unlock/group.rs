@@ -92,6 +92,11 @@ impl Group {
         });
     }
 
+    /// One more is to be opened.
+    pub fn expect_another(&self) {
+        self.state.update(|state| state.to_open += 1);
+    }
+
     /// How many other volumes the answer may open.
     pub fn others(&self) -> usize {
         self.state.look(|state| state.to_open.saturating_sub(1))

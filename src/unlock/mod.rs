@@ -1,5 +1,5 @@
-//! From a locked volume to an open one: its device, its ways to a key, the question, the derivation. What is shared between
-//! volumes that are unlocked side by side is here too: whose question is open, which passphrase a group has, which master is open,
+//! From a locked volume to an open one: its device, its ways to a key, the question, the derivation; and the same ways to the value of
+//! a secret. What is shared between volumes that are unlocked side by side is here too: whose question is open, which passphrase a group has, which master is open,
 //! how much memory is promised to derivations.
 
 mod ask;
@@ -11,6 +11,7 @@ mod group;
 mod kept;
 pub mod key_file;
 mod master;
+mod secret;
 mod token;
 mod turn;
 mod volume;
@@ -29,6 +30,8 @@ use gate::Gate;
 use group::Group;
 use master::Shared;
 use turn::Turn;
+
+pub use secret::Wanted;
 
 /// Everything that volumes share while they are unlocked.
 pub struct Unlocker {
@@ -61,6 +64,9 @@ impl Unlocker {
         let pace = Pace::default();
         let to_open: HashSet<&str> = to_open.iter().copied().collect();
         let (mut groups, mut pending) = (BTreeMap::<&str, usize>::new(), BTreeMap::<&str, Vec<String>>::new());
+        for group in config.secrets.iter().filter_map(|secret| secret.passphrase_group.as_ref()) {
+            groups.entry(group).or_default();
+        }
         for volume in &config.volumes {
             let is_to_open = to_open.contains(volume.name.as_str());
             if let Some(group) = &volume.passphrase_group {

@@ -17,7 +17,7 @@ impl Unlocker {
         match self.try_tokens(way) {
             Asked::GivenUp(words) => {
                 let words = match way.target {
-                    Target::Volume { .. } => format!("token: {words}"),
+                    Target::Volume { .. } | Target::Secret { .. } => format!("token: {words}"),
                     Target::Master { master, .. } => format!("token of master {}: {words}", master.name),
                 };
                 way.progress.warning(words.clone());

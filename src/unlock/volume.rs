@@ -7,12 +7,13 @@ use std::time::Duration;
 use super::Unlocker;
 use super::ask::Asked;
 use super::gate::{Held, Refused, memory_of};
+use super::secret::Wanted;
 use crate::cancel::Cancel;
 use crate::config::{Master, Unlock, Volume};
 use crate::event::{Ending, Kind, Outcome, Phase, Progress};
 use crate::facts::{Mapping, VolumeFacts};
 use crate::host::watch::Watch;
-use crate::host::{Header, Key, Keyslot, OpenError};
+use crate::host::{Header, Image, Key, Keyslot, OpenError};
 use crate::monitor::Ended;
 use crate::secret::Secret;
 use crate::text;
@@ -35,6 +36,14 @@ pub(super) enum Target<'a> {
         /// Where the key goes.
         key: &'a OnceCell<Secret>,
     },
+    /// A secret of libvirt's, for its value.
+    Secret {
+        wanted: Wanted<'a>,
+        /// Those of its images that can be looked at.
+        images: &'a [Image],
+        /// Where the value goes.
+        value: &'a OnceCell<Secret>,
+    },
 }
 
 impl<'a> Target<'a> {
@@ -42,6 +51,7 @@ impl<'a> Target<'a> {
         match self {
             Self::Volume { volume, .. } => &volume.unlock,
             Self::Master { master, .. } => &master.unlock,
+            Self::Secret { wanted, .. } => &wanted.secret.unlock,
         }
     }
 
@@ -50,14 +60,16 @@ impl<'a> Target<'a> {
         match self {
             Self::Volume { volume, .. } => volume.tries,
             Self::Master { master, .. } => master.tries,
+            Self::Secret { wanted, .. } => wanted.secret.tries,
         }
     }
 
     /// What agents know it by.
-    pub fn path(self) -> &'a Path {
+    pub fn id(self, scheme: &str) -> String {
         match self {
-            Self::Volume { device, .. } => device,
-            Self::Master { master, .. } => &master.header,
+            Self::Volume { device, .. } => format!("{scheme}:{}", device.display()),
+            Self::Master { master, .. } => format!("{scheme}:{}", master.header.display()),
+            Self::Secret { wanted, .. } => format!("virt-unlock:secret:{}", wanted.secret.id),
         }
     }
 }
@@ -126,11 +138,11 @@ impl Unlocker {
                     let key = Key::Credential { name: name.clone() };
                     self.try_key(way, &key, &unlock.to_string())
                 }
-                (Unlock::Token, _) => self.open_by_token(way),
+                (Unlock::Token, Target::Volume { .. } | Target::Master { .. }) => self.open_by_token(way),
                 (Unlock::Master { name }, Target::Volume { volume, .. }) => {
                     self.open_by_master(way, volume, name, self.asks(&ways[place + 1..]))
                 }
-                (Unlock::Master { .. }, Target::Master { .. }) => continue,
+                (Unlock::Token | Unlock::Master { .. }, _) => continue,
             };
             match asked {
                 Asked::GivenUp(words) => tried.push(words),
@@ -206,6 +218,11 @@ impl Unlocker {
                 // Only what opens nothing is tried again, so it is empty.
                 let _ = opened.set(secret);
                 Ok(())
+            }
+            Target::Secret { images, value, .. } => {
+                way.progress.working("looking whether its passphrase is right");
+                way.progress
+                    .during(Phase::Key, || self.try_value(images, value, key, way.cancel))
             }
         }
     }

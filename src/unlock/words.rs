@@ -35,6 +35,18 @@ pub fn of_volume(volume: &Volume, guests: &[String], group_waits: usize) -> Stri
     words
 }
 
+/// A secret by the guests whose disks it opens: "guest web (secret 5f1c2a7e-…)".
+pub fn of_secret(secret: &str, guests: &[String], group_waits: usize) -> String {
+    let mut words = format!("secret {secret}");
+    if !guests.is_empty() {
+        words = format!("{} ({words})", list("guest", guests));
+    }
+    if group_waits > 0 {
+        let _ = write!(words, " and {group_waits} more of its group");
+    }
+    words
+}
+
 /// A master and what waits for it: "master office (volumes mail, vm; guests mailserver, webserver)".
 pub fn of_master(master: &str, volumes: &[String], guests: &[String]) -> String {
     let lists = [("volume", volumes), ("guest", guests)];
@@ -113,6 +125,13 @@ mod tests {
             question("Token PIN", "master office", 1, 0, None),
             "Token PIN for master office, try 1:"
         );
+    }
+
+    #[test]
+    fn says_whose_disk_a_secret_opens() {
+        let guests = ["web".to_owned()];
+        assert_eq!(of_secret("5f1c", &guests, 0), "guest web (secret 5f1c)");
+        assert_eq!(of_secret("5f1c", &[], 2), "secret 5f1c and 2 more of its group");
     }
 
     #[test]

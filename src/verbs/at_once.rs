@@ -1,6 +1,5 @@
 //! `virt-unlock down --now`: the emergency. Nobody is asked, and nothing is waited for longer than seconds.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::by_hand::ByHand;
@@ -55,7 +54,9 @@ pub(super) fn at_once(app: &App, names: &[String]) -> Result<Verdict, Failure> {
         events.say(None, Happened::Warning(words));
     }
     let is_no_pool = |layer: &Layer| !matches!(layer, Layer::Pool(_));
-    let plan = make_plan(session, &facts, names)?.only(is_no_pool, "it holds nothing open");
+    let plan = make_plan(session, &facts, names)?
+        .only(is_no_pool, "it holds nothing open")
+        .forgetting_first();
     let mut pace = Pace::at_once();
     let mut way = WAY;
     if facts.libvirt.is_none() {
@@ -78,9 +79,7 @@ pub(super) fn at_once(app: &App, names: &[String]) -> Result<Verdict, Failure> {
 
 /// The machine as it is, without libvirt where that takes too long.
 fn facts(session: &Session, events: &Events, cancel: &Cancel) -> Result<Facts, Failure> {
-    match within(LIBVIRT, cancel, |limited| {
-        session.facts(Some(Duration::ZERO), events, limited)
-    })? {
+    match cancel.within(LIBVIRT, |limited| session.facts(Some(Duration::ZERO), events, limited))? {
         Err(Failure::Cancelled) if !cancel.is_raised() => Ok(Facts {
             volumes: watch::read(&session.config, session.host.devices.as_ref()),
             libvirt: None,
@@ -93,25 +92,9 @@ fn facts(session: &Session, events: &Events, cancel: &Cancel) -> Result<Facts, F
 /// Takes a lock, or goes without it where its holder does not let go in time.
 fn lock(part: Part, events: &Events, cancel: &Cancel) -> Option<Lock> {
     let take = |limited: &Cancel| Session::lock(part, "`virt-unlock down --now`", Demand::End, events, limited);
-    let taken = within(OTHERS, cancel, take).ok()?;
+    let taken = cancel.within(OTHERS, take).ok()?;
     if taken.is_err() && !cancel.is_raised() {
         events.say(None, Happened::Warning("it has not let go: going on beside it".to_owned()));
     }
     taken.ok()
-}
-
-/// Does `work`, with a flag that is raised when `limit` is over.
-fn within<R>(limit: Duration, cancel: &Cancel, work: impl FnOnce(&Cancel) -> R) -> std::io::Result<R> {
-    let (limited, done) = (cancel.child()?, Cancel::new()?);
-    thread::scope(|scope| {
-        let timer = thread::Builder::new().name("limit".to_owned()).spawn_scoped(scope, || {
-            if !done.wait(limit) {
-                limited.raise();
-            }
-        });
-        timer.map(|_| ())?;
-        let result = work(&limited);
-        done.raise();
-        Ok(result)
-    })
 }

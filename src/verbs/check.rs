@@ -3,6 +3,7 @@
 mod initramfs;
 mod masters;
 mod mounts;
+mod secrets;
 mod ways;
 
 use std::collections::BTreeMap;
@@ -67,6 +68,8 @@ pub(super) fn check(app: &App) -> Result<Verdict, Failure> {
     if !session.is_empty() {
         let clear = clear_disk(&session.config, &session.host);
         findings.extend(of_domains(&session.config, &facts, clear.as_deref()));
+        let credentials = |unit: &str| session.systemd.credentials(unit, &cancel).ok();
+        findings.extend(secrets::of_secrets(&session.config, facts.libvirt.as_ref(), credentials));
     }
 
     let colour = Colour::on_stdout();

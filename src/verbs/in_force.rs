@@ -2,7 +2,7 @@
 //! volume that was opened by the configuration of the way up is closed, and its guests are asked to stop first, though its table is
 //! gone, has another name, or says something else by now.
 
-use crate::config::{Config, Mount, Volume};
+use crate::config::{Config, Mount, SecretConfig, Volume};
 use crate::facts::{Facts, Mapping, MountState, VolumeFacts};
 use crate::graph;
 
@@ -35,6 +35,9 @@ pub(super) fn in_force(now: Config, kept: &Config, look: impl Fn(&Volume) -> Vol
             all.domains.push(table.clone());
         }
     }
+    let gone = |secret: &&SecretConfig| all.secret_of(&secret.id).is_none();
+    let secrets: Vec<SecretConfig> = kept.secrets.iter().filter(gone).cloned().collect();
+    all.secrets.extend(secrets);
     // The two may contradict each other; what is after what is worth less than that everything is taken down.
     if graph::of(&all, &Facts::default()).is_err() {
         for volume in all.volumes.iter_mut().filter(|volume| names.contains(&volume.name)) {

@@ -91,7 +91,7 @@ impl Session {
 
     /// Whether the configuration names anything at all.
     pub fn is_empty(&self) -> bool {
-        self.config.volumes.is_empty() && self.config.domains.is_empty()
+        self.config.volumes.is_empty() && self.config.secrets.is_empty() && self.config.domains.is_empty()
     }
 
     /// What the machine says now. libvirt is asked again for as long as `patience` while it does not answer (`None`: for ever); where

@@ -10,7 +10,7 @@ use super::ending::{LastShutdown, last_shutdown};
 use super::session::Session;
 use super::{App, Failure, NOTHING_CONFIGURED, Verdict, answer, answer_json};
 use crate::cancel::Cancel;
-use crate::config::{Config, DomainConfig, Start, Volume};
+use crate::config::{Config, DomainConfig, SecretConfig, Start, Volume};
 use crate::event::Events;
 use crate::facts::{DomainFacts, DomainState, Facts, Mapping, MountState, Pause, VolumeFacts};
 use crate::graph::{Layer, Placement};
@@ -48,6 +48,7 @@ struct Status {
     version: u32,
     state: State,
     volumes: Vec<VolumeStatus>,
+    secrets: Vec<SecretStatus>,
     domains: Vec<DomainStatus>,
     /// How the host went off before this boot, where that is known.
     last_shutdown: Option<LastShutdown>,
@@ -117,6 +118,17 @@ struct DomainStatus {
     is_held: bool,
 }
 
+/// A secret of libvirt's.
+#[derive(Debug, Serialize)]
+struct SecretStatus {
+    name: String,
+    /// Whether libvirt has it now.
+    set: bool,
+    /// The guests that need it to start.
+    used_by: Vec<String>,
+    reason: Option<String>,
+}
+
 impl Status {
     /// Pure: the machine's facts, with the words that the last way up or down left for what is not up.
     fn of(config: &Config, facts: &Facts, record: &Record, under_way: UnderWay) -> Self {
@@ -124,7 +136,8 @@ impl Status {
         let mut domains: Vec<DomainStatus> = Vec::new();
         for domain in facts.libvirt.iter().flat_map(|libvirt| &libvirt.domains) {
             let on: Vec<String> = placement.volumes_of(domain).into_iter().map(str::to_owned).collect();
-            if !on.is_empty() || config.domain(&domain.name).is_some() {
+            let is_sealed = domain.secrets.iter().any(|used| config.secret_of(&used.id).is_some());
+            if !on.is_empty() || is_sealed || config.domain(&domain.name).is_some() {
                 domains.push(DomainStatus::of(config, facts, domain, on, record, under_way.guests));
             }
         }
@@ -155,6 +168,11 @@ impl Status {
         Self {
             version: 1,
             state: State::of(&volumes, &domains, facts.libvirt_error.is_some(), on_its_way),
+            secrets: config
+                .secrets
+                .iter()
+                .map(|secret| SecretStatus::of(secret, facts, record))
+                .collect(),
             volumes,
             domains,
             last_shutdown: None,
@@ -171,7 +189,7 @@ impl Status {
             State::Waiting => colour.paint(Style::Waiting, "waiting"),
             State::Degraded => colour.paint(Style::Bad, "degraded: something is not as it should be"),
         };
-        let is_empty = self.volumes.is_empty() && self.domains.is_empty() && self.libvirt.is_none();
+        let is_empty = self.volumes.is_empty() && self.secrets.is_empty() && self.domains.is_empty() && self.libvirt.is_none();
         if is_empty && is_shown(true) {
             return format!("{NOTHING_CONFIGURED}\n");
         }
@@ -181,7 +199,10 @@ impl Status {
         }
         let names = || {
             let volumes = self.volumes.iter().map(|volume| volume.name.as_str());
-            volumes.chain(self.domains.iter().map(|domain| domain.name.as_str()))
+            let secrets = self.secrets.iter().map(|secret| secret.name.as_str());
+            volumes
+                .chain(secrets)
+                .chain(self.domains.iter().map(|domain| domain.name.as_str()))
         };
         let width = names().map(|name| plain(name).chars().count()).max().unwrap_or(0);
         for volume in self.volumes.iter().filter(|volume| is_shown(volume.is_up())) {
@@ -208,6 +229,9 @@ impl Status {
                 &colour.paint(style, format!("{word:9}")),
                 &words,
             ));
+        }
+        for secret in self.secrets.iter().filter(|secret| is_shown(secret.reason.is_none())) {
+            out.push_str(&secret.row(width, colour));
         }
         for domain in self.domains.iter().filter(|domain| is_shown(domain.is_up())) {
             let style = match (domain.active, domain.wanted) {
@@ -274,6 +298,42 @@ impl State {
         } else {
             Self::Degraded
         }
+    }
+}
+
+impl SecretStatus {
+    fn of(secret: &SecretConfig, facts: &Facts, record: &Record) -> Self {
+        let libvirt = facts.libvirt.as_ref();
+        let needs_it = |domain: &&DomainFacts| domain.secrets.iter().any(|used| used.id == secret.id);
+        let users: Vec<&DomainFacts> = libvirt.iter().flat_map(|libvirt| &libvirt.domains).filter(needs_it).collect();
+        let found = libvirt.and_then(|libvirt| libvirt.secret(&secret.id));
+        let is_over = users.iter().all(|domain| domain.state.is_active());
+        let reason = match (found, record.of(&Layer::Secret(secret.name.as_str().into()))) {
+            (Some(found), _) if !found.ephemeral => Some("libvirt keeps it on this host's disk".to_owned()),
+            (None, Some(Remembered::Failed(words) | Remembered::Waiting(words))) if !is_over => Some(words.clone()),
+            _ => None,
+        };
+        Self {
+            name: secret.name.clone(),
+            set: found.is_some(),
+            used_by: users.iter().map(|domain| domain.name.clone()).collect(),
+            reason,
+        }
+    }
+
+    fn row(&self, width: usize, colour: Colour) -> String {
+        let (word, style) = if self.set {
+            ("set", Style::Good)
+        } else {
+            ("not set", Style::Dim)
+        };
+        let mut words = Vec::new();
+        if !self.used_by.is_empty() {
+            words.push(format!("for {}", self.used_by.join(", ")));
+        }
+        words.extend(self.reason.clone());
+        let word = colour.paint(style, format!("{word:9}"));
+        row("secret", &self.name, width, &word, &words)
     }
 }
 

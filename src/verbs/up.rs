@@ -119,7 +119,19 @@ pub(super) fn unlocker(session: &Session, plan: &Plan, guests: notes::WaitingGue
         .filter(|step| step.action == Action::Open)
         .map(|step| step.layer.name())
         .collect();
-    Unlocker::new(&session.config, &session.host, guests, &to_open)
+    Unlocker::new(&session.config, &session.host, guests, &to_open).with_secrets(&session.config, &to_set(plan))
+}
+
+/// Who asks where somebody else opens the volumes: for the secrets alone.
+pub(super) fn secrets_alone(session: &Session, plan: &Plan) -> Unlocker {
+    let nobody = notes::WaitingGuests::default();
+    Unlocker::new(&session.config, &session.host, nobody, &[]).with_secrets(&session.config, &to_set(plan))
+}
+
+/// The secrets of a plan that are asked for.
+fn to_set(plan: &Plan) -> Vec<&str> {
+    let steps = plan.steps.iter().filter(|step| step.action == Action::SetSecret);
+    steps.map(|step| step.layer.name()).collect()
 }
 
 /// Walks a way up whose volumes are opened here, by the unlocker.

@@ -22,6 +22,7 @@ mod package;
 mod product;
 mod ready;
 mod sandbox;
+mod secrets;
 mod stubborn;
 mod ways;
 mod whole_way;

@@ -90,7 +90,7 @@ fn files_that_cannot_be_read_are_problems_of_their_own() {
             "config.d/1.toml:0:0: cannot read DIR/config.d/1.toml: Is a directory (os error 21)",
             "config.d/2.toml:0:0: cannot read DIR/config.d/2.toml: No such file or directory (os error 2)",
             "config.d/3.toml:0:0: cannot read DIR/config.d/3.toml: it is longer than 1024 KiB, and no configuration is",
-            "config.d/4.toml:1:1: unknown key `colour`; known tables: `host`, `volume`, `master`, `domain`",
+            "config.d/4.toml:1:1: unknown key `colour`; known tables: `host`, `volume`, `master`, `secret`, `domain`",
         ]
     );
 }

@@ -44,11 +44,11 @@ fn unknown_keys_and_tables() {
         ),
         (
             "[guest.mail]\n",
-            "1:2: unknown table `guest`; known tables: `host`, `volume`, `master`, `domain`",
+            "1:2: unknown table `guest`; known tables: `host`, `volume`, `master`, `secret`, `domain`",
         ),
         (
             "colour = true\n",
-            "1:1: unknown key `colour`; known tables: `host`, `volume`, `master`, `domain`",
+            "1:1: unknown key `colour`; known tables: `host`, `volume`, `master`, `secret`, `domain`",
         ),
         (
             "hold-login = '0'\n",
@@ -95,14 +95,6 @@ fn unknown_keys_and_tables() {
             "3:13: unknown key `keyfile` in a way of `unlock`; did you mean `key-file`?",
         ),
     ]);
-}
-
-#[test]
-fn later_work_is_not_supported_yet() {
-    check(&[(
-        "[secret.mail]\n",
-        "1:2: the table `secret` is not supported yet by this version of virt-unlock",
-    )]);
 }
 
 #[test]
@@ -656,7 +648,7 @@ fn one_error_of_syntax_hides_nothing_else() {
             "1:10:1: this is not valid TOML: missing comma between array elements, expected `,`; look above: something that was begun there has no end",
             "1:12:17: this is not valid TOML: invalid basic string, expected `\"`",
             "1:14:9: `start` must be true, false or \"autostart\", but this is `1`",
-            "2:1:1: unknown key `colour`; known tables: `host`, `volume`, `master`, `domain`"
+            "2:1:1: unknown key `colour`; known tables: `host`, `volume`, `master`, `secret`, `domain`"
         ]
     );
 }
@@ -772,6 +764,52 @@ fn when_a_guest_is_ready_is_said_in_one_of_four_ways() {
         (
             "[domain.a]\nready = 'runing'\n",
             "2:9: `ready` cannot be `runing`; did you mean `running`?",
+        ),
+    ]);
+}
+
+#[test]
+fn secrets_that_cannot_be() {
+    check(&[
+        (
+            "[secret.a]\nheader = '/a'\n",
+            "2:1: unknown key `header` in [secret.a]; known keys: `unlock`, `passphrase-group`, `tries`",
+        ),
+        (
+            "[secret.a]\nunlock = [{ master = 'office' }]\n",
+            "2:22: a secret cannot come from a master: QEMU's disks have LUKS1 headers, without a place for one; use \
+             \"passphrase\", a key file or a credential",
+        ),
+        (
+            "[secret.a]\nunlock = ['token']\n",
+            "2:11: a secret cannot come from a token: QEMU's disks have LUKS1 headers, without a place for one; use \"passphrase\", a \
+             key file or a credential",
+        ),
+        (
+            "[secret.a]\nunlock = [{ key-file = '/k', key-file-device = 'LABEL=KEYS' }]\n",
+            "2:24: a secret cannot come from a stick: who asks for it at boot, virt-unlock-guests.service, may mount nothing; leave \
+             `key-file-device` out, or use a credential",
+        ),
+        (
+            "[secret.a]\nunlock = [{ credential = 'a' }]\npassphrase-group = 'x'\n",
+            "3:1: `passphrase-group` in [secret.a] has no use: \"passphrase\" is not among its ways to `unlock`",
+        ),
+        (
+            "[secret.\"a\\nb\"]\n",
+            "1:9: a secret cannot be named `a\\nb`: XML has no `\\n`",
+        ),
+        (
+            "[secret.77777777777747778777777777777777]\n[secret.77777777-7777-4777-8777-777777777777]\n",
+            "2:9: the secrets `77777777777747778777777777777777` and `77777777-7777-4777-8777-777777777777` are the same one, by \
+             the same UUID; a secret has one table",
+        ),
+        (
+            "[volume.v]\ndevice = '/dev/v'\nmount = '/srv/v'\n[secret.a]\nunlock = [{ key-file = '/srv/v/key' }]\n",
+            "5:24: this key file lies on volume `v`, and a secret waits for no volume: move the key file",
+        ),
+        (
+            "secret = 1\n",
+            "1:10: `secret` must be a table: [secret.NAME], but this is an integer",
         ),
     ]);
 }

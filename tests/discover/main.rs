@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use virt_unlock::config::{self, Config};
 use virt_unlock::discover::{Found, configuration};
 use virt_unlock::facts::survey::{BlockDevice, CryptMapping, CrypttabLine, FstabLine, LuksDevice, MountedAt, Place, Survey};
-use virt_unlock::facts::{DevNum, DomainFacts, DomainState, LibvirtFacts, PoolState, Source};
+use virt_unlock::facts::{DevNum, DomainFacts, DomainState, LibvirtFacts, PoolState, SecretFacts, SecretId, SecretUse, Source};
 use virt_unlock::text;
 
 fn number(minor: u64) -> DevNum {
@@ -128,7 +128,7 @@ fn libvirt(domains: Vec<DomainFacts>, pools: &[(&str, &str)]) -> LibvirtFacts {
             .iter()
             .map(|(name, at)| ((*name).to_owned(), PathBuf::from(at)))
             .collect(),
-        pools_error: None,
+        ..LibvirtFacts::default()
     }
 }
 
@@ -442,4 +442,30 @@ fn a_missed_folder_of_fstab_has_the_options_of_its_line() {
         text.contains("/etc/fstab line 7, /srv/vm: moves to mount in [volume.vm]"),
         "{text}"
     );
+}
+
+#[test]
+fn secrets_that_guests_need_get_their_tables() {
+    let survey = Survey::default();
+    let mut libvirt = libvirt(vec![guest("web", true, &[]), guest("wiki", false, &[])], &[]);
+    let used = |id: SecretId| SecretUse {
+        id,
+        image: None,
+        format: None,
+    };
+    let (shared, kept) = (SecretId::of(&uuid(1)), SecretId::of("/srv/kept"));
+    let odd = [SecretId::Usage("a\nb".into()), SecretId::Usage(uuid(2))];
+    libvirt.domains[0].secrets = [shared.clone(), kept].into_iter().chain(odd).map(used).collect();
+    libvirt.domains[1].secrets = vec![used(shared.clone())];
+    libvirt.secrets = vec![SecretFacts {
+        uuid: uuid(3),
+        usage: Some("/srv/kept".into()),
+        ephemeral: false,
+    }];
+    let text = configuration(&found(&survey, &libvirt));
+    let config = parsed(&text);
+    let names: Vec<&str> = config.secrets.iter().map(|secret| secret.name.as_str()).collect();
+    assert_eq!(names, [uuid(1).as_str(), "/srv/kept"], "{text}");
+    assert!(text.contains("Guests: web (autostart), wiki (no autostart)."), "{text}");
+    assert!(text.contains("# doubt: libvirt keeps it on this host's disk"), "{text}");
 }

@@ -12,6 +12,7 @@ mod opening;
 mod questions;
 mod ready;
 mod saving;
+mod secrets;
 mod starting;
 mod stopping;
 mod ways;

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use virt_unlock::cancel::Cancel;
-use virt_unlock::facts::{DomainFacts, DomainState, LibvirtFacts, PoolState, Source};
+use virt_unlock::facts::{DomainFacts, DomainState, LibvirtFacts, PoolState, SecretFacts, SecretId, SecretUse, Source};
 use virt_unlock::host::{Hypervisor, HypervisorError, Network, ShutdownMode};
+use virt_unlock::secret::Secret;
 
 use super::FakeHost;
 use super::world::{FakeDomain, Hears, World};
@@ -44,6 +45,12 @@ impl World {
                 .map(|(_, number)| *number),
             pool: None,
         };
+        let used = |(secret, image, _): &(String, PathBuf, Vec<u8>)| SecretUse {
+            id: SecretId::of(secret),
+            // Of that on another host libvirt knows no path.
+            image: Some(image.clone()).filter(|_| !secret.starts_with("rbd:")),
+            format: Some("qcow2".to_owned()),
+        };
         DomainFacts {
             name: name.to_owned(),
             uuid: format!("uuid-of-{name}"),
@@ -52,6 +59,7 @@ impl World {
             sources: paths.map(source).collect(),
             is_saved: domain.is_saved && !self.saves_not_known,
             has_agent: domain.has_agent,
+            secrets: domain.secrets.iter().map(used).collect(),
             ..DomainFacts::default()
         }
     }
@@ -65,6 +73,16 @@ impl World {
             let ready = self.is_open(volume) && !self.nodes_missing.contains(volume) && (!files || self.is_mounted(volume));
             if self.volumes.contains_key(volume) && !ready {
                 self.broken.push(format!("{name} was started before {volume} was ready"));
+            }
+        }
+        for (secret, _, passphrase) in &domain.secrets {
+            match self.secrets.get(secret) {
+                None => return Err(HypervisorError::Refused(format!("no secret {secret}"))),
+                Some((_, value)) if value != passphrase => {
+                    let words = "Invalid password, cannot unlock any keyslot".to_owned();
+                    return Err(HypervisorError::WrongSecret(words));
+                }
+                Some(_) => {}
             }
         }
         if let Some(domain) = self.domains.get_mut(name) {
@@ -114,6 +132,11 @@ impl Hypervisor for FakeHost {
                     .map(|(name, domain)| world.facts_of(name, domain))
                     .collect(),
                 pools: world.pools.clone(),
+                secrets: match world.secrets_error {
+                    None => world.secrets.iter().map(secret_facts).collect(),
+                    Some(_) => Vec::new(),
+                },
+                secrets_error: world.secrets_error.clone(),
                 ..LibvirtFacts::default()
             })
         })
@@ -167,6 +190,29 @@ impl Hypervisor for FakeHost {
                 .update(|world| world.held.contains(&call).then(|| world.left_behind.insert(name.to_owned())));
         }
         result
+    }
+
+    fn set_secret(&self, secret: &SecretId, value: &Secret, cancel: &Cancel) -> Result<()> {
+        let (name, value) = (secret.to_string(), value.expose().to_vec());
+        self.call(&format!("set secret {name}"), cancel, |world| {
+            let answer = world.answers();
+            if let (Ok(()), Some((false, _))) = (&answer, world.secrets.get(&name)) {
+                world.broken.push(format!("the secret {name} was written to the disk"));
+            }
+            Some(answer.map(|()| drop(world.secrets.insert(name.clone(), (true, value.clone())))))
+        })
+    }
+
+    fn forget_secret(&self, secret: &SecretId, cancel: &Cancel) -> Result<()> {
+        let name = secret.to_string();
+        self.call(&format!("forget secret {name}"), cancel, |world| {
+            let answer = world.answers();
+            Some(answer.map(|()| {
+                if world.secrets.get(&name).is_some_and(|(ephemeral, _)| *ephemeral) {
+                    world.secrets.remove(&name);
+                }
+            }))
+        })
     }
 
     fn ping_agent(&self, uuid: &str, cancel: &Cancel) -> Result<()> {
@@ -248,6 +294,15 @@ impl Hypervisor for FakeHost {
             Some(answer)
         })
     }
+}
+
+fn secret_facts((name, (ephemeral, _)): (&String, &(bool, Vec<u8>))) -> SecretFacts {
+    let (uuid, usage) = match SecretId::of(name) {
+        SecretId::Uuid(uuid) => (uuid, None),
+        SecretId::Usage(usage) => (format!("uuid-of-{usage}"), Some(usage)),
+    };
+    let ephemeral = *ephemeral;
+    SecretFacts { uuid, usage, ephemeral }
 }
 
 /// Where a test's volume is mounted.

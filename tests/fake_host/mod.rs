@@ -120,6 +120,7 @@ impl FakeHost {
                 needs: volumes.iter().map(|volume| ((*volume).to_owned(), on_files)).collect(),
                 is_saved: false,
                 cannot_resume: false,
+                secrets: Vec::new(),
                 networks: Vec::new(),
                 has_agent: true,
                 hears: Hears::Button(1),
@@ -128,6 +129,21 @@ impl FakeHost {
             };
             world.domains.insert(name.to_owned(), domain);
         })
+    }
+
+    /// A disk of the domain that QEMU decrypts, at `/images/SECRET.qcow2`: by this secret of libvirt's, whose value is to be `passphrase`.
+    pub fn encrypted(&self, domain: &str, secret: &str, passphrase: &str) -> &Self {
+        let (image, passphrase) = (run::image_of(secret), passphrase.as_bytes().to_vec());
+        self.set(|world| {
+            world.images.insert(image.clone(), passphrase.clone());
+            let domain = world.domains.get_mut(domain).unwrap();
+            domain.secrets.push((secret.to_owned(), image, passphrase));
+        })
+    }
+
+    /// The secrets that libvirt has.
+    pub fn secrets(&self) -> Vec<String> {
+        self.look(|world| world.secrets.keys().cloned().collect())
     }
 
     /// The next call of this name (`open mail`, `start web`, …) has this fault; several queue up.
@@ -233,11 +249,17 @@ impl FakeHost {
         })
     }
 
-    /// What counts as the host's state in a comparison of two hosts: open volumes, mounts, domains, pools.
+    /// What counts as the host's state in a comparison of two hosts: open volumes, mounts, domains, pools, secrets.
     pub fn shape(&self) -> String {
         self.look(|world| {
             let domains: Vec<_> = world.domains.iter().map(|(name, domain)| (name, domain.state)).collect();
-            format!("{:?} {:?} {:?} {domains:?}", world.mappings.keys(), world.mounts, world.pools)
+            let secrets = world.secrets.keys();
+            format!(
+                "{:?} {:?} {:?} {secrets:?} {domains:?}",
+                world.mappings.keys(),
+                world.mounts,
+                world.pools
+            )
         })
     }
 

@@ -19,6 +19,16 @@ pub enum Answer {
 }
 
 impl World {
+    /// What the disks of the guests open with.
+    fn value_of(&self, secret: &str) -> Vec<u8> {
+        let needed = self.domains.values().flat_map(|domain| &domain.secrets);
+        needed
+            .clone()
+            .find(|(name, ..)| name == secret)
+            .map(|(.., passphrase)| passphrase.clone())
+            .unwrap()
+    }
+
     fn answer(&mut self, volume: &str) -> Option<Result<Secret, QuestionError>> {
         let silent = self.silent.contains(volume);
         match self.script.get_mut(volume).and_then(std::collections::VecDeque::pop_front) {
@@ -28,6 +38,9 @@ impl World {
             None if silent => None,
             None if volume.ends_with(super::tokens::PIN) => Some(Ok(Secret::copy_of(super::tokens::RIGHT_PIN.as_bytes()))),
             None => {
+                if let Some(secret) = volume.strip_prefix("secret ") {
+                    return Some(Ok(Secret::copy_of(&self.value_of(secret))));
+                }
                 let keys = match volume.strip_prefix("master ") {
                     Some(master) => &self.masters[master].keys,
                     None => &self.volumes[volume].keys,
@@ -40,11 +53,12 @@ impl World {
 
 impl Questions for FakeHost {
     fn ask(&self, question: &Question, cancel: &Cancel) -> Result<Secret, QuestionError> {
-        let (pin_of, passphrase_of) = (
-            question.id.strip_prefix("virt-unlock:pin:"),
-            question.id.strip_prefix("cryptsetup:"),
-        );
-        let volume = super::masters::asked_at(pin_of.or(passphrase_of).unwrap().as_ref());
+        let pin_of = question.id.strip_prefix("virt-unlock:pin:");
+        let passphrase_of = question.id.strip_prefix("cryptsetup:");
+        let volume = match question.id.strip_prefix("virt-unlock:secret:") {
+            Some(secret) => format!("secret {secret}"),
+            None => super::masters::asked_at(pin_of.or(passphrase_of).unwrap().as_ref()),
+        };
         let volume = pin_of.map_or_else(|| volume.clone(), |_| super::tokens::pin_of(&volume));
         self.0.update(|world| {
             if let Some(other) = world.question_open.replace(volume.clone()) {

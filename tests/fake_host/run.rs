@@ -1,12 +1,13 @@
 //! Runs of the engine on the fake host, as the commands make them: read facts, plan, walk.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use virt_unlock::cancel::Cancel;
-use virt_unlock::config::{Config, DeviceSpec, DomainConfig, Mount, Volume};
+use virt_unlock::config::{Config, DeviceSpec, DomainConfig, Mount, SecretConfig, Volume};
 use virt_unlock::engine::down::Down;
 use virt_unlock::engine::up::{Opening, Up};
 use virt_unlock::engine::{self, Summary, walk};
@@ -28,6 +29,17 @@ pub fn config(volumes: &[&str]) -> Config {
         volumes: volumes.iter().map(volume).collect(),
         ..Config::default()
     }
+}
+
+/// Adds the table of a secret.
+pub fn secret<'a>(config: &'a mut Config, name: &str) -> &'a mut SecretConfig {
+    config.secrets.push(SecretConfig::new(name));
+    config.secrets.last_mut().unwrap()
+}
+
+/// Where the image lies that a secret opens.
+pub fn image_of(secret: &str) -> PathBuf {
+    format!("/images/{secret}.qcow2").into()
 }
 
 /// Gives a volume its mount at `/srv/NAME`.
@@ -150,10 +162,17 @@ impl<'a> Run<'a> {
             .filter(|step| step.action == Action::Open)
             .map(|step| step.layer.name())
             .collect();
+        let to_set: Vec<&str> = plan
+            .work()
+            .filter(|step| step.action == Action::SetSecret)
+            .map(|step| step.layer.name())
+            .collect();
         let opening = if self.elsewhere {
-            Opening::Elsewhere
+            let unlocker = Unlocker::new(self.config, &ports, BTreeMap::new(), &[]);
+            Opening::Elsewhere(Box::new(unlocker.with_secrets(self.config, &to_set).with_pace(self.pace)))
         } else {
-            let unlocker = Unlocker::new(self.config, &ports, BTreeMap::new(), &to_open).with_pace(self.pace);
+            let unlocker = Unlocker::new(self.config, &ports, BTreeMap::new(), &to_open);
+            let unlocker = unlocker.with_secrets(self.config, &to_set).with_pace(self.pace);
             *self.unanswered.lock().unwrap() = Some(unlocker.unanswered());
             Opening::Here(Box::new(unlocker))
         };
@@ -176,7 +195,9 @@ impl<'a> Run<'a> {
         let facts = self.facts();
         let graph = graph::of(self.config, &facts).unwrap();
         let plan = plan::down(&facts, &graph, &self.names).unwrap();
-        let plan = plan.only(|layer| !matches!(layer, Layer::Pool(_)), "it holds nothing open");
+        let plan = plan
+            .only(|layer| !matches!(layer, Layer::Pool(_)), "it holds nothing open")
+            .forgetting_first();
         let hands = Down::new(self.config, &ports, Instant::now() + self.deadline, &plan, &facts);
         let hands = hands.with_pace(self.pace).at_once();
         self.guarded(|events| {
@@ -264,6 +285,10 @@ impl Report {
 
     pub fn domain(&self, name: &str) -> &Outcome {
         self.of(&Layer::Domain(name.into()))
+    }
+
+    pub fn secret(&self, name: &str) -> &Outcome {
+        self.of(&Layer::Secret(name.into()))
     }
 
     /// The words of all warnings.

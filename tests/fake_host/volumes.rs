@@ -5,7 +5,7 @@ use std::path::Path;
 use virt_unlock::cancel::Cancel;
 use virt_unlock::config::{Master, Mount, Volume};
 use virt_unlock::facts::MountState;
-use virt_unlock::host::{CloseError, Header, Key, MountError, Mounts, OpenError, User, Volumes};
+use virt_unlock::host::{CloseError, Header, Image, Key, MountError, Mounts, OpenError, User, Volumes};
 use virt_unlock::secret::Secret;
 
 use super::FakeHost;
@@ -103,6 +103,32 @@ impl Volumes for FakeHost {
         });
         self.0.update(|world| world.derive(bytes, false));
         result
+    }
+
+    fn probe_image(&self, image: &Image, cancel: &Cancel) -> Result<Header, OpenError> {
+        self.call(&format!("probe {}", image.path.display()), cancel, |world| {
+            Some(if world.images.contains_key(&image.path) {
+                Ok(Header::default())
+            } else {
+                Err(OpenError::Header(format!("{} cannot be read", image.path.display())))
+            })
+        })
+    }
+
+    fn check_image(&self, image: &Image, passphrase: &Secret, cancel: &Cancel) -> Result<(), OpenError> {
+        self.call(&format!("check {}", image.path.display()), cancel, |world| {
+            Some(if world.images[&image.path] == passphrase.expose() {
+                Ok(())
+            } else {
+                Err(OpenError::WrongKey)
+            })
+        })
+    }
+
+    fn read_key(&self, key: &Key, cancel: &Cancel) -> Result<Secret, OpenError> {
+        self.call("read key", cancel, |world| {
+            Some(world.bytes_of("a secret", key).map(|bytes| Secret::copy_of(&bytes)))
+        })
     }
 
     fn close(&self, name: &str, cancel: &Cancel) -> Result<(), CloseError> {

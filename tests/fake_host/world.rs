@@ -57,6 +57,12 @@ pub struct World {
     pub tokens: BTreeMap<String, Vec<FakeToken>>,
     /// Memory without derivations, in bytes.
     pub memory: u64,
+    /// libvirt's secrets, by name: whether each is kept in memory alone, and its value.
+    pub secrets: BTreeMap<String, (bool, Vec<u8>)>,
+    /// Why libvirt does not say which secrets it has.
+    pub secrets_error: Option<String>,
+    /// What opens the images at these paths; those that are not here cannot be looked at.
+    pub images: BTreeMap<PathBuf, Vec<u8>>,
     /// What derivations take now, in bytes.
     pub memory_taken: u64,
     /// The most derivations that ever ran at once.
@@ -132,6 +138,8 @@ pub struct FakeDomain {
     pub needs: Vec<(String, bool)>,
     /// Its memory was saved.
     pub is_saved: bool,
+    /// The secrets that its disks need, each with its image and with what opens that.
+    pub secrets: Vec<(String, PathBuf, Vec<u8>)>,
     /// Networks that it is on, set to autostart and not active.
     pub networks: Vec<String>,
     /// Whether it has a channel for an agent.
@@ -179,6 +187,9 @@ impl Default for World {
             sticks: BTreeMap::new(),
             credentials: BTreeMap::new(),
             tokens: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            secrets_error: None,
+            images: BTreeMap::new(),
             memory: 1 << 40,
             memory_taken: 0,
             most_derivations: 0,

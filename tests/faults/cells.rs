@@ -70,12 +70,16 @@ pub struct Step {
     pub call: &'static str,
 }
 
-pub const STEPS: [Step; 17] = [
+pub const STEPS: [Step; 22] = [
     step(Way::Up, "header", "probe files"),
     step(Way::Up, "question", "ask files"),
     step(Way::Up, "open", "open files"),
     step(Way::Up, "mount", "mount files"),
     step(Way::Up, "pool", "start pool images"),
+    step(Way::Up, "image", "probe /images/disk.qcow2"),
+    step(Way::Up, "ask secret", "ask secret disk"),
+    step(Way::Up, "check", "check /images/disk.qcow2"),
+    step(Way::Up, "secret", "set secret disk"),
     step(Way::Up, "definition", "domain web"),
     step(Way::Up, "networks", "networks web"),
     step(Way::Up, "start", "start web"),
@@ -83,12 +87,20 @@ pub const STEPS: [Step; 17] = [
     step(Way::Down, "state", "state web"),
     step(Way::Down, "request", "button web"),
     step(Way::Down, "destroy", "destroy web"),
+    step(Way::Down, "secret", "forget secret disk"),
     step(Way::Down, "pool", "stop pool images"),
     step(Way::Down, "unmount", "unmount /srv/files"),
     step(Way::Down, "close", "close files"),
     step(Way::DownOfVolumes, "unmount", "unmount /srv/files"),
     step(Way::DownOfVolumes, "close", "close files"),
 ];
+
+impl Step {
+    /// Whether it is one of the secret's.
+    pub fn is_of_secret(self) -> bool {
+        self.call.contains("disk")
+    }
+}
 
 const fn step(way: Way, name: &'static str, call: &'static str) -> Step {
     Step { way, name, call }
@@ -97,9 +109,9 @@ const fn step(way: Way, name: &'static str, call: &'static str) -> Step {
 /// What a cell does to the host; `Err`: why it cannot be.
 pub fn happening(step: Step, mishap: Mishap) -> Result<Vec<Fault>, &'static str> {
     let kind = step.call.split(' ').next().unwrap_or_default();
-    let is_of_libvirt = !matches!(kind, "probe" | "ask" | "open" | "mount" | "unmount" | "close");
+    let is_of_libvirt = !matches!(kind, "probe" | "check" | "ask" | "open" | "mount" | "unmount" | "close");
     let faults = match (mishap, kind) {
-        (Mishap::Error, "probe" | "open") => vec![Fault::Open(OpenError::Other("Input/output error".to_owned()))],
+        (Mishap::Error, "probe" | "check" | "open") => vec![Fault::Open(OpenError::Other("Input/output error".to_owned()))],
         (Mishap::Error, "ask") => vec![Fault::Question(QuestionError::Declined)],
         (Mishap::Error, "mount") => vec![Fault::Mount(MountError::Other("wrong fs type".to_owned()))],
         (Mishap::Error, "unmount") => vec![Fault::Mount(MountError::Other("Input/output error".to_owned()))],
@@ -110,6 +122,9 @@ pub fn happening(step: Step, mishap: Mishap) -> Result<Vec<Fault>, &'static str>
         (Mishap::Terminated | Mishap::Killed, _) => Vec::new(),
         (Mishap::LibvirtGone, _) if step.way == Way::DownOfVolumes => return Err("asks libvirt for nothing"),
         (Mishap::LibvirtGone, _) => Vec::new(),
+        (Mishap::DeviceGone, "probe" | "check") if step.call.contains('/') => {
+            vec![Fault::Open(OpenError::Other("Input/output error".to_owned()))]
+        }
         (Mishap::DeviceGone, "probe" | "open") => Vec::new(),
         (Mishap::DeviceGone, "mount") => vec![Fault::Mount(MountError::Other("can't read superblock".to_owned()))],
         (Mishap::DeviceGone, "start") if step.name == "start" => {
@@ -124,7 +139,9 @@ pub fn happening(step: Step, mishap: Mishap) -> Result<Vec<Fault>, &'static str>
         (Mishap::DiskFull, _) => return Err("writes no file"),
         (Mishap::BusGone, "mount") => vec![Fault::Mount(MountError::Other("systemd does not answer".to_owned()))],
         (Mishap::BusGone, _) => return Err("does not ask D-Bus"),
-        (Mishap::NoMemory, "probe" | "open") => vec![Fault::Open(OpenError::Memory("the worker was killed".to_owned()))],
+        (Mishap::NoMemory, "probe" | "check" | "open") => {
+            vec![Fault::Open(OpenError::Memory("the worker was killed".to_owned()))]
+        }
         (Mishap::NoMemory, "ask") => vec![Fault::Question(QuestionError::Failed("Cannot allocate memory".to_owned()))],
         (Mishap::NoMemory, "mount") => vec![Fault::Mount(MountError::Other("fsck was killed".to_owned()))],
         (Mishap::NoMemory, "unmount") => vec![Fault::Mount(MountError::Other("Cannot allocate memory".to_owned()))],

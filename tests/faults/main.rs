@@ -21,7 +21,7 @@ use virt_unlock::facts::{DomainState, MountState, PoolState};
 use virt_unlock::graph::Layer;
 
 use cells::{Mishap, STEPS, Step, Way, happening, seen, strike};
-use fake_host::run::{Report, Run, config, edit, mount, table};
+use fake_host::run::{Report, Run, config, edit, mount, secret, table};
 use fake_host::{FakeHost, Hears, World};
 
 const HEAD: &str = "\
@@ -35,17 +35,23 @@ A cell that names no test of a booted host was not seen on one: there a kernel m
 
 ";
 
-/// One volume with all layers, and beside it another one that has nothing to do with it.
-fn host() -> (FakeHost, Config) {
+/// One volume with all layers, and beside it another one that has nothing to do with it. `sealed`: instead of the pool, which comes up
+/// at the same time, a secret of a disk that QEMU decrypts.
+fn host(sealed: bool) -> (FakeHost, Config) {
     let host = FakeHost::new();
     host.volume("files", "f").volume("mail", "m");
     host.domain("web", &["files"], true).domain("post", &["mail"], false);
-    host.set(|world| {
-        world.pools.insert("images".to_owned(), PoolState::Inactive);
-    });
     let mut config = config(&["files", "mail"]);
     mount(&mut config, "files");
-    edit(&mut config, "files").pools = vec!["images".to_owned()];
+    if sealed {
+        host.encrypted("web", SECRET, "s");
+        secret(&mut config, SECRET);
+    } else {
+        host.set(|world| {
+            world.pools.insert("images".to_owned(), PoolState::Inactive);
+        });
+        edit(&mut config, "files").pools = vec!["images".to_owned()];
+    }
     (
         edit(&mut config, "files").device_timeout,
         edit(&mut config, "mail").device_timeout,
@@ -62,11 +68,15 @@ fn host() -> (FakeHost, Config) {
 /// Over at once.
 const SHORT: Duration = Duration::from_millis(20);
 
-fn layers() -> [Layer; 4] {
+/// By its usage.
+const SECRET: &str = "disk";
+
+fn layers() -> [Layer; 5] {
     [
         Layer::Volume("files".into()),
         Layer::Mount("files".into()),
         Layer::Pool("images".into()),
+        Layer::Secret(SECRET.into()),
         Layer::Domain("web".into()),
     ]
 }
@@ -79,6 +89,9 @@ fn left(host: &FakeHost) -> String {
     }
     if host.mounted("/srv/files") == MountState::Ours {
         up.push("mounted");
+    }
+    if !host.secrets().is_empty() {
+        up.push("secret set");
     }
     if host.state_of("web").is_active() {
         up.push("guest runs");
@@ -145,7 +158,7 @@ impl Cell {
 
     /// `after`: it comes when the call is done. Gives what became of it; `None`: the call was never done.
     fn run(&self, after: bool) -> Option<String> {
-        let (host, config) = host();
+        let (host, config) = host(self.step.is_of_secret());
         let (step, mishap) = (self.step, self.mishap);
         if step.way != Way::Up {
             Run::new(&host, &config).up().assert_good();
@@ -265,13 +278,14 @@ impl Cell {
         });
         if self.step.way == Way::Up {
             let again = Run::new(host, config).up();
-            if !again.summary.is_good() || left(host) != "open, mounted, guest runs" {
+            let secret = if self.step.is_of_secret() { "secret set, " } else { "" };
+            if !again.summary.is_good() || left(host) != format!("open, mounted, {secret}guest runs") {
                 self.fail(host, &format!("the next way up does not complete: {:?}", again.summary));
             }
         }
         let down = Run::new(host, config).down();
         let shape = host.shape();
-        if !down.summary.is_good() || shape != self::host().0.shape() {
+        if !down.summary.is_good() || shape != self::host(self.step.is_of_secret()).0.shape() {
             self.fail(
                 host,
                 &format!("the next way down does not complete: {:?}\n{shape}", down.summary),
@@ -335,7 +349,7 @@ fn every_cell_keeps_the_promises_and_is_as_the_table_says() {
 #[test]
 fn the_volumes_half_never_takes_a_volume_from_a_guest() {
     for mishap in [Mishap::Hang, Mishap::Terminated] {
-        let (host, config) = host();
+        let (host, config) = host(false);
         Run::new(&host, &config).up().assert_good();
         let run = Run::new(&host, &config).without_libvirt();
         let run = if mishap == Mishap::Hang {
@@ -365,7 +379,7 @@ fn the_volumes_half_never_takes_a_volume_from_a_guest() {
 /// A device that is not there, from the beginning of the way up.
 #[test]
 fn a_device_that_does_not_come_is_said_and_holds_nobody() {
-    let (host, config) = host();
+    let (host, config) = host(false);
     host.set(|world| world.volumes.get_mut("files").unwrap().there = false);
     let report = Run::new(&host, &config).up();
     assert!(report.volume("files").is_bad() && report.domain("web").is_bad());

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use virt_unlock::config::{Config, DeviceSpec, DomainConfig, Mount, Ready, Start, Volume};
+use virt_unlock::config::{Config, DeviceSpec, DomainConfig, Mount, Ready, SecretConfig, Start, Volume};
 use virt_unlock::facts::{
-    DevNum, Device, DomainFacts, DomainState, Facts, LibvirtFacts, Mapping, MountState, PoolState, Source, VolumeFacts,
+    DevNum, Device, DomainFacts, DomainState, Facts, LibvirtFacts, Mapping, MountState, PoolState, SecretFacts, SecretId,
+    SecretUse, Source, VolumeFacts,
 };
 use virt_unlock::graph::{self, Graph, Layer};
 use virt_unlock::plan::{self, Action, Names, Plan, Step};
@@ -30,6 +31,7 @@ pub struct VolumeDraw {
 
 #[derive(Clone, Debug)]
 pub struct DomainDraw {
+    pub secret: Option<u8>,
     pub on: Vec<prop::sample::Index>,
     pub after: Vec<prop::sample::Index>,
     pub start: u8,
@@ -52,7 +54,10 @@ pub fn volume_draw() -> impl Strategy<Value = VolumeDraw> {
 pub fn domain_draw() -> impl Strategy<Value = DomainDraw> {
     let on = prop::collection::vec(any::<prop::sample::Index>(), 0..4);
     let after = prop::collection::vec(any::<prop::sample::Index>(), 0..3);
-    (on, after, 0..4u8, any::<bool>(), any::<bool>()).prop_map(|(on, after, start, autostart, runs)| DomainDraw {
+    let secret = prop::option::weighted(0.4, 0..3u8);
+    let drawn = (on, after, 0..4u8, any::<bool>(), any::<bool>(), secret);
+    drawn.prop_map(|(on, after, start, autostart, runs, secret)| DomainDraw {
+        secret,
         on,
         after,
         start,
@@ -87,6 +92,14 @@ pub fn case(most: usize) -> impl Strategy<Value = Case> {
             case
         })
     })
+}
+
+fn secret_use(secret: u8) -> SecretUse {
+    SecretUse {
+        id: SecretId::of(&format!("s{secret}")),
+        image: None,
+        format: None,
+    }
 }
 
 pub fn build(volumes: &[VolumeDraw], domains: &[DomainDraw]) -> Case {
@@ -163,6 +176,7 @@ pub fn build(volumes: &[VolumeDraw], domains: &[DomainDraw]) -> Case {
             },
             autostart: draw.autostart,
             sources: on.iter().map(source).collect(),
+            secrets: draw.secret.map(secret_use).into_iter().collect(),
             ..DomainFacts::default()
         });
         let mut table = DomainConfig::new(&name);
@@ -178,6 +192,11 @@ pub fn build(volumes: &[VolumeDraw], domains: &[DomainDraw]) -> Case {
             config.domains.push(table);
         }
     }
+    let secrets: BTreeSet<u8> = domains.iter().filter_map(|draw| draw.secret).collect();
+    config.secrets = secrets
+        .iter()
+        .map(|secret| SecretConfig::new(&format!("s{secret}")))
+        .collect();
     facts.libvirt = Some(libvirt);
     Case { config, facts }
 }
@@ -236,9 +255,33 @@ pub fn required(case: &Case, layer: &Layer) -> Vec<Layer> {
                 let below = path.strip_prefix("/srv/").or_else(|| path.strip_prefix("/dev/mapper/"))?;
                 below.split('/').next()
             });
-            names.map(top).collect()
+            let secrets = found.secrets.iter().map(|used| Layer::Secret(used.id.to_string().into()));
+            names.map(top).chain(secrets).collect()
+        }
+        // What all its domains need.
+        Layer::Secret(_) => {
+            let mut users = users(case, layer).into_iter().map(|domain| {
+                let needed = required(case, &domain).into_iter();
+                needed.filter(|need| !need.is_nameless()).collect::<BTreeSet<_>>()
+            });
+            let first = users.next().unwrap_or_default();
+            users
+                .fold(first, |all, needs| all.intersection(&needs).cloned().collect())
+                .into_iter()
+                .collect()
         }
     }
+}
+
+/// The domains that need a secret.
+pub fn users(case: &Case, secret: &Layer) -> Vec<Layer> {
+    let domains = &case.facts.libvirt.as_ref().unwrap().domains;
+    let needs = |domain: &&DomainFacts| domain.secrets.iter().any(|used| used.id.to_string() == secret.name());
+    domains
+        .iter()
+        .filter(needs)
+        .map(|domain| Layer::Domain(domain.name.as_str().into()))
+        .collect()
 }
 
 /// Everything that a layer requires, directly or not, itself included.
@@ -270,5 +313,15 @@ pub fn all_up(case: &Case) -> Facts {
         .iter_mut()
         .for_each(|domain| domain.state = DomainState::Running);
     libvirt.pools.values_mut().for_each(|state| *state = PoolState::Active);
+    libvirt.secrets = case
+        .config
+        .secrets
+        .iter()
+        .map(|secret| SecretFacts {
+            uuid: format!("uuid-of-{}", secret.name),
+            usage: Some(secret.name.clone()),
+            ephemeral: true,
+        })
+        .collect();
     facts
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use virt_unlock::config::Config;
-use virt_unlock::facts::{Facts, Mapping, MountState};
+use virt_unlock::facts::{Facts, Mapping, MountState, SecretId};
 use virt_unlock::graph::Layer;
 use virt_unlock::plan::{self, Action, Names, Plan, Seen};
 
@@ -28,6 +28,10 @@ fn is_up(facts: &Facts, layer: &Layer) -> bool {
         Layer::Volume(name) => matches!(facts.volumes[&**name].mapping, Mapping::Open(_)),
         Layer::Mount(name) => facts.volumes[&**name].mount == MountState::Ours,
         Layer::Pool(_) => false,
+        Layer::Secret(name) => {
+            let libvirt = facts.libvirt.as_ref().unwrap();
+            libvirt.secret(&SecretId::of(name)).is_some()
+        }
         Layer::Domain(name) => {
             let domains = &facts.libvirt.as_ref().unwrap().domains;
             domains
@@ -47,11 +51,7 @@ fn waits_for_a_name(case: &Case, plain: &Plan, layer: &Layer) -> bool {
 /// One or two names of the case.
 fn some_names(case: &Case, picks: &[prop::sample::Index]) -> Names {
     let graph = graph_of(case);
-    let nodes: Vec<_> = graph
-        .nodes()
-        .iter()
-        .filter(|node| !matches!(node.layer, Layer::Pool(_)))
-        .collect();
+    let nodes: Vec<_> = graph.nodes().iter().filter(|node| !node.layer.is_nameless()).collect();
     Names::new(
         picks
             .iter()
@@ -71,7 +71,8 @@ proptest! {
         let graph = graph_of(&case);
         let plan = up_of(&case, &graph, &Names::default());
         let plain = plan::up(&auto(&case.config), &case.facts, &graph, &Names::default()).unwrap();
-        for step in &plan.steps {
+        // A secret follows its domains.
+        for step in plan.steps.iter().filter(|step| !matches!(step.layer, Layer::Secret(_))) {
             let alone = plain.step(&step.layer).unwrap();
             if waits_for_a_name(&case, &plain, &step.layer) {
                 prop_assert_eq!(step.action, Action::Leave, "{:?}", step);
@@ -105,7 +106,7 @@ proptest! {
         let needed = closure(&case, named.clone());
         let depends = |layer: &Layer| closure(&case, vec![layer.clone()]).iter().any(|need| named.contains(need));
         let goes: BTreeSet<&Layer> = plan.work().map(|step| &step.layer).collect();
-        for node in graph.nodes().iter().filter(|node| !matches!(node.layer, Layer::Pool(_))) {
+        for node in graph.nodes().iter().filter(|node| !node.layer.is_nameless()) {
             let layer = &node.layer;
             let is_own = needed.contains(layer) && is_noauto(&case, layer) && layer.name() != kept;
             let users = graph.nodes().iter().map(|node| &node.layer)
@@ -122,8 +123,7 @@ proptest! {
         let chosen = |layer: &Layer| picks[graph.place(layer).unwrap() % picks.len()];
         let plan = plan::release(&case.facts, &graph, chosen);
         for step in plan.work() {
-            let is_pool = matches!(step.layer, Layer::Pool(_));
-            prop_assert!(is_pool || chosen(&step.layer), "{:?}", step);
+            prop_assert!(step.layer.is_nameless() || chosen(&step.layer), "{:?}", step);
             for node in graph.nodes() {
                 let uses = required(&case, &node.layer).contains(&step.layer) && is_up(&case.facts, &node.layer);
                 prop_assert!(!uses || plan.step(&node.layer).unwrap().action.is_work(), "{} uses {:?}", node.layer, step);
@@ -161,7 +161,7 @@ proptest! {
             (volume.mapping, volume.mount) = (Mapping::None, MountState::None);
         }
         let whole = up_of(&down, &graph, &Names::default());
-        let lies = |layer: &Layer| !required(&case, layer).is_empty();
+        let lies = |layer: &Layer| required(&case, layer).iter().any(|need| !need.is_nameless());
         let plan = seen.without_domains(whole.clone());
         for step in whole.steps.iter().filter(|step| matches!(&step.layer, Layer::Domain(_)) && lies(&step.layer)) {
             prop_assert_eq!(plan.step(&step.layer).map(regardless), Some(regardless(step)));

@@ -7,7 +7,9 @@ use virt_unlock::facts::{Mapping, Source};
 use virt_unlock::graph::{self, Layer, Need};
 use virt_unlock::plan::{self, Action, Names};
 
-use crate::generate::{Case, DomainDraw, VolumeDraw, all_up, build, case, closure, disk, graph_of, regardless, required, up_of};
+use crate::generate::{
+    Case, DomainDraw, VolumeDraw, all_up, build, case, closure, disk, graph_of, regardless, required, up_of, users,
+};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
@@ -96,6 +98,19 @@ proptest! {
     }
 
     #[test]
+    fn a_secret_is_set_where_a_domain_that_needs_it_is_started_and_nowhere_else(case in case(60)) {
+        let graph = graph_of(&case);
+        let plan = up_of(&case, &graph, &Names::default());
+        for step in plan.steps.iter().filter(|step| matches!(step.layer, Layer::Secret(_))) {
+            let starts = |layer: &Layer| plan.step(layer).is_some_and(|step| step.action == Action::Start);
+            prop_assert_eq!(step.action == Action::SetSecret, users(&case, &step.layer).iter().any(starts), "{:?}", step);
+        }
+        // The same after a part was left to others.
+        let halved = plan.only(|layer| !matches!(layer, Layer::Domain(_)), "left");
+        prop_assert!(halved.steps.iter().all(|step| step.action != Action::SetSecret));
+    }
+
+    #[test]
     fn a_host_that_is_up_needs_no_work_and_a_plan_is_always_the_same(case in case(60)) {
         let graph = graph_of(&case);
         prop_assert_eq!(up_of(&case, &graph, &Names::default()), up_of(&case, &graph_of(&case), &Names::default()));
@@ -108,9 +123,9 @@ proptest! {
     #[test]
     fn names_touch_what_they_require_and_nothing_else(case in case(40), picks in prop::collection::vec(any::<prop::sample::Index>(), 1..3)) {
         let graph = graph_of(&case);
-        let nodes: Vec<_> = graph.nodes().iter().filter(|node| !matches!(node.layer, Layer::Pool(_))).collect();
+        let nodes: Vec<_> = graph.nodes().iter().filter(|node| !node.layer.is_nameless()).collect();
         let names: BTreeSet<String> = picks.iter().map(|pick| nodes[pick.index(nodes.len())].layer.name().to_owned()).collect();
-        let named = |layer: &Layer| !matches!(layer, Layer::Pool(_)) && names.contains(layer.name());
+        let named = |layer: &Layer| !layer.is_nameless() && names.contains(layer.name());
         let chosen = graph.nodes().iter().map(|node| node.layer.clone()).filter(|layer| named(layer)).collect();
         let wanted = closure(&case, chosen);
         let plan = up_of(&case, &graph, &Names::new(names.clone()));
@@ -121,6 +136,8 @@ proptest! {
                 Layer::Pool(_) if wanted.contains(&required(&case, &step.layer)[0]) => {
                     prop_assert_eq!(step.action, full.step(&step.layer).unwrap().action);
                 }
+                // It follows its domains.
+                Layer::Secret(_) => {}
                 layer if wanted.contains(layer) => {
                     let alone = full.step(layer).unwrap();
                     prop_assert!(regardless(step).action == regardless(alone).action || alone.action == Action::Leave, "{:?} but {:?}", step, alone);
@@ -133,7 +150,15 @@ proptest! {
         let graph = graph_of(&up);
         let plan = plan::down(&up.facts, &graph, &Names::new(names.clone())).unwrap();
         for step in &plan.steps {
-            let goes = closure(&up, vec![step.layer.clone()]).iter().any(named);
+            let needs_it = |layer: &Layer| closure(&up, vec![layer.clone()]).iter().any(named);
+            // A secret goes with the last that needs it.
+            let goes = match &step.layer {
+                Layer::Secret(_) => {
+                    let users = users(&up, &step.layer);
+                    !users.is_empty() && users.iter().all(needs_it)
+                }
+                layer => needs_it(layer),
+            };
             prop_assert_eq!(step.action.is_work(), goes, "{:?}", step);
         }
         let unknown = Names::new(["nobody".to_owned()]);
@@ -156,8 +181,8 @@ proptest! {
             }
         }
         let mirrored = graph.nodes().iter().enumerate().flat_map(|(place, node)| {
-            let is_pool = matches!(node.layer, Layer::Pool(_));
-            node.needs.iter().map(move |(need, kind)| (last - place, last - need, *kind == Need::Requires && !is_pool))
+            let is_nameless = node.layer.is_nameless();
+            node.needs.iter().map(move |(need, kind)| (last - place, last - need, *kind == Need::Requires && !is_nameless))
         });
         prop_assert_eq!(waits, mirrored.collect::<BTreeSet<_>>());
     }
@@ -184,6 +209,7 @@ fn a_large_host_is_planned() {
     };
     let volumes: Vec<VolumeDraw> = (0..many).map(|place| draws(place % 2 == 0)).collect();
     let domain = DomainDraw {
+        secret: None,
         on: Vec::new(),
         after: Vec::new(),
         start: 1,

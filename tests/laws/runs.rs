@@ -26,9 +26,13 @@ pub fn host_of(case: &Case) -> FakeHost {
             found.sources = domain.sources.iter().map(|source| source.path.clone()).collect();
             found.needs = on
                 .iter()
+                .filter(|layer| !layer.is_nameless())
                 .map(|layer| (layer.name().to_owned(), matches!(layer, Layer::Mount(_))))
                 .collect();
         });
+        for used in &domain.secrets {
+            host.encrypted(&domain.name, &used.id.to_string(), "secret");
+        }
     }
     host.set(|world| {
         world.pools = libvirt

@@ -55,6 +55,7 @@ fn up_now(case: &Case, host: &FakeHost) -> BTreeSet<Layer> {
             up.insert(Layer::Mount(name));
         }
     }
+    up.extend(host.secrets().iter().map(|name| Layer::Secret(name.as_str().into())));
     host.look(|world| {
         let running = world.domains.iter().filter(|(_, domain)| domain.state.is_active());
         up.extend(running.map(|(name, _)| Layer::Domain(name.as_str().into())));

@@ -164,3 +164,41 @@ proptest! {
         let _ = DomainXml::parse(&pieces.concat());
     }
 }
+
+#[test]
+fn the_secrets_of_encrypted_disks_are_found_and_no_others() {
+    let xml = r"<domain><devices>
+      <disk type='file'><driver type='qcow2'/><source file='/srv/new.qcow2'>
+        <encryption format='luks'><secret type='passphrase' uuid='5F1C2A7E8A534D0E9F0D0B1C2D3E4F50'/></encryption></source>
+        <backingStore type='file'><format type='raw'/><source file='/srv/base'>
+          <encryption format='luks'><secret type='passphrase' usage='/srv/base'/></encryption></source></backingStore></disk>
+      <disk type='file'><source file='/srv/old'/>
+        <encryption format='luks'><secret type='passphrase' uuid='77777777-7777-4777-8777-777777777777'/></encryption></disk>
+      <disk type='network'><driver type='raw'/><source protocol='rbd' name='a/b'>
+        <auth username='x'><secret type='ceph' uuid='88888888-8888-4888-8888-888888888888'/></auth>
+        <encryption format='luks' engine='librbd'><secret type='passphrase' usage='rbd'/></encryption></source></disk>
+      <disk type='volume'><driver type='raw'/><source pool='vms' volume='web'>
+        <encryption format='luks'><secret type='passphrase' usage=''/></encryption></source></disk>
+    </devices></domain>";
+    let found = DomainXml::parse(xml).unwrap().secrets;
+    let secret = |id: SecretId, place, format: Option<&str>| DiskSecret {
+        id,
+        place,
+        format: format.map(ToOwned::to_owned),
+    };
+    let usage = |name: &str| SecretId::Usage(name.to_owned());
+    let uuid = |name: &str| SecretId::Uuid(name.to_owned());
+    assert_eq!(
+        found,
+        [
+            secret(
+                uuid("5f1c2a7e-8a53-4d0e-9f0d-0b1c2d3e4f50"),
+                Some(at("/srv/new.qcow2")),
+                Some("qcow2")
+            ),
+            secret(usage("/srv/base"), Some(at("/srv/base")), Some("raw")),
+            secret(uuid("77777777-7777-4777-8777-777777777777"), Some(at("/srv/old")), None),
+            secret(usage("rbd"), None, Some("raw")),
+        ]
+    );
+}

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::cancel::Cancel;
-use crate::facts::{DomainFacts, DomainState, LibvirtFacts};
+use crate::facts::{DomainFacts, DomainState, LibvirtFacts, SecretId};
+use crate::secret::Secret;
 
 /// libvirt. Every call is bounded; a daemon that restarts is reconnected to inside a call where that is safe.
 pub trait Hypervisor: Send + Sync {
@@ -24,6 +25,13 @@ pub trait Hypervisor: Send + Sync {
     /// Starts a domain. `Ok` too if it runs already. True: its memory was restored from a managed save; only now that is certain, for
     /// libvirt looks for saved domains when its daemon starts, and the folder may have been mounted later.
     fn start(&self, uuid: &str, cancel: &Cancel) -> Result<bool, HypervisorError>;
+
+    /// Gives libvirt the value of a secret, which it keeps in memory alone; one that it does not have yet is made. One that it keeps on
+    /// its disk is refused.
+    fn set_secret(&self, secret: &SecretId, value: &Secret, cancel: &Cancel) -> Result<(), HypervisorError>;
+
+    /// Makes libvirt forget a secret that it keeps in memory alone. `Ok` too if it has none.
+    fn forget_secret(&self, secret: &SecretId, cancel: &Cancel) -> Result<(), HypervisorError>;
 
     /// Asks the guest agent of a domain whether it is there, and waits a few seconds for its answer.
     /// [`HypervisorError::NoAgent`]: it does not answer, and may later.
@@ -79,6 +87,9 @@ pub enum HypervisorError {
     /// It said no, for a reason that may pass: memory is short, a network is not there yet, somebody else has what it needs.
     #[error("{0}")]
     Passing(String),
+    /// A disk of the domain does not open with its secret.
+    #[error("{0}")]
+    WrongSecret(String),
     /// It said no; its words.
     #[error("{0}")]
     Refused(String),

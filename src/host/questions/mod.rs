@@ -6,9 +6,11 @@ mod terminal;
 
 use std::io::{self, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{ChildStderr, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use super::lock::{self, Demand, FOLDER, Lock, LockError, Part};
 use super::ports::{Question, QuestionError, Questions};
 use super::tool::{Tool, last_line};
 use crate::cancel::Cancel;
@@ -28,6 +30,16 @@ pub struct AskPassword {
 }
 
 impl Questions for AskPassword {
+    fn alone(&self, say: &dyn Fn(), cancel: &Cancel) -> Result<Option<Lock>, QuestionError> {
+        let say = |_: &lock::Holder| say();
+        match lock::acquire(Path::new(FOLDER), Part::Question, "a question", Demand::Patience, say, cancel) {
+            Ok(lock) => Ok(Some(lock)),
+            Err(LockError::Cancelled) => Err(QuestionError::Cancelled),
+            // Two questions side by side are better than none.
+            Err(LockError::Io { .. }) => Ok(None),
+        }
+    }
+
     fn ask(&self, question: &Question, cancel: &Cancel) -> Result<Secret, QuestionError> {
         if cancel.is_raised() {
             return Err(QuestionError::Cancelled);

@@ -11,7 +11,7 @@ use libcryptsetup_rs::{CryptDevice, CryptInit, CryptKeyslotHandle, Either, Libcr
 use nix::errno::Errno;
 
 use super::key_file::{self, system_words};
-use super::{KeyFile, Place, log, token};
+use super::{KeyFile, Place, image, log, token};
 use crate::host::{CloseError, Header, Keyslot, OpenError};
 use crate::secret::Secret;
 use crate::text;
@@ -143,7 +143,12 @@ pub(super) fn load(place: &Place) -> Result<CryptDevice, OpenError> {
             _ => OpenError::Other(format!("the device cannot be read: {words}")),
         }
     })?;
-    let mut paths = Either::Left(place.device.as_path());
+    let device = if place.qcow2 {
+        image::lifted(&place.device)?
+    } else {
+        place.device.clone()
+    };
+    let mut paths = Either::Left(device.as_path());
     if let Some(header) = &place.header {
         readable(header).map_err(|error| OpenError::Header(format!("{}: {}", header.display(), system_words(&error))))?;
         paths = Either::Right((header.as_path(), place.device.as_path()));

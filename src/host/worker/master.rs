@@ -83,6 +83,7 @@ fn not_made(file: &Path, error: &LibcryptErr) -> OpenError {
 /// The file is all that there is.
 pub(super) fn place(file: &Path) -> Place {
     Place {
+        qcow2: false,
         device: file.to_owned(),
         header: None,
     }

@@ -8,6 +8,7 @@
 
 mod by_token;
 mod header;
+mod image;
 mod key_file;
 mod log;
 mod luks;
@@ -84,6 +85,8 @@ pub(super) enum Job {
         /// As for `Open`.
         tokens: Option<Tokens>,
     },
+    /// `Result<(), OpenError>`; then come the bytes of the key.
+    ReadKey(KeyFile),
     /// `Result<String, OpenError>`: the UUID
     CreateMaster {
         /// The file, which is there and empty.
@@ -140,6 +143,8 @@ pub(super) struct Place {
     pub device: PathBuf,
     /// A detached header.
     pub header: Option<PathBuf>,
+    /// Whether the device is a qcow2 image, with the LUKS header inside: nothing but its header can be read.
+    pub qcow2: bool,
 }
 
 /// A key in a file.
@@ -287,6 +292,7 @@ fn serve() -> io::Result<()> {
                 None => master::open(header, key_file.as_ref(), passphrase),
             });
         }
+        Job::ReadKey(key_file) => return give_key(&image::read_key(key_file)),
         Job::CreateMaster { header, key_file } => serde_json::to_vec(&master::create(header, key_file.as_ref(), passphrase)),
         Job::Change { place, change } => serde_json::to_vec(&header::change(place, change, passphrase, new_key)),
         Job::Close { name } => serde_json::to_vec(&luks::close(name)),

@@ -19,16 +19,7 @@ pub(super) fn of_ways(volume: &Volume, credentials: impl Fn(&str) -> Option<Vec<
                 } else {
                     ("virt-unlock.service".to_owned(), "virt-unlock.service")
                 };
-                if credentials(&unit).is_some_and(|names| !names.contains(name)) {
-                    found.push(Finding::warning(
-                        &about,
-                        format!("{unit} has no credential named {name}"),
-                        format!(
-                            "systemctl edit {template}: [Service] LoadCredentialEncrypted={name}:/FILE and SetCredential={name}:- \
-                             (virt-unlock.toml(5) shows how the file is made)"
-                        ),
-                    ));
-                }
+                found.extend(of_credential(&about, name, &unit, template, &credentials));
             }
         }
     }
@@ -67,6 +58,27 @@ pub(super) fn of_tokens(about: &str, ways: &[Unlock], header: &Header, place: &s
         finding(format!("{token}: {}", tokens::without_plugin(&token.kind)), remedy.to_owned())
     };
     without.map(of).collect()
+}
+
+/// A credential that the unit does not load; `edited` is what its drop-in belongs to.
+pub(super) fn of_credential(
+    about: &str,
+    name: &str,
+    unit: &str,
+    edited: &str,
+    credentials: &impl Fn(&str) -> Option<Vec<String>>,
+) -> Option<Finding> {
+    let is_missing = credentials(unit).is_some_and(|names| !names.iter().any(|known| known == name));
+    is_missing.then(|| {
+        Finding::warning(
+            about,
+            format!("{unit} has no credential named {name}"),
+            format!(
+                "systemctl edit {edited}: [Service] LoadCredentialEncrypted={name}:/FILE and SetCredential={name}:- \
+                 (virt-unlock.toml(5) shows how the file is made)"
+            ),
+        )
+    })
 }
 
 /// Key files that others can read.

@@ -28,7 +28,7 @@ use crate::plan::{self, Names, Seen};
 use crate::report::Report;
 use crate::verbs::ending::{Half, Tally};
 use crate::verbs::session::Session;
-use crate::verbs::up::is_of_volumes;
+use crate::verbs::up::{is_of_volumes, secrets_alone};
 use crate::verbs::{App, Failure, Verdict, notes};
 
 /// How long the way down waits for a libvirt that does not answer.
@@ -103,7 +103,8 @@ impl<'a> Way<'a> {
         let plan = plan::up(&self.config, &facts, &graph, &Names::default())?;
         let plan = self.seen.without_domains(plan);
         let watch = session.watch()?;
-        let hands = Up::new(&self.config, &session.host, &watch, Opening::Elsewhere, &plan, &facts);
+        let opening = Opening::Elsewhere(Box::new(secrets_alone(session, &plan)));
+        let hands = Up::new(&self.config, &session.host, &watch, opening, &plan, &facts);
         let summary = walk(&plan, &hands, events, cancel);
         note_good(&mut self.seen, &summary);
         self.usable = Some(self.usable_of(&watch::read(&self.config, session.host.devices.as_ref())));

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::DeviceSpec;
-use crate::facts::{DevNum, Device, DomainState, LibvirtFacts, Pause, VolumeFacts};
+use crate::facts::{DevNum, Device, DomainState, LibvirtFacts, Pause, SecretFacts, SecretId, SecretUse, VolumeFacts};
 use std::collections::BTreeMap;
 
 fn open() -> Mapping {
@@ -283,4 +283,46 @@ fn how_the_host_went_off_is_the_last_line() {
     for verbosity in [Verbosity::Normal, Verbosity::Quiet] {
         assert_eq!(last(&status, verbosity), words);
     }
+}
+
+#[test]
+fn a_secret_says_whether_libvirt_has_it_and_why_not() {
+    let config = Config {
+        secrets: vec![SecretConfig::new("/srv/web")],
+        ..Config::default()
+    };
+    let record = Record::from([(
+        Layer::Secret("/srv/web".into()),
+        Remembered::Failed("wrong three times".into()),
+    )]);
+    let of = |found: Option<bool>, state: DomainState| {
+        let used = SecretUse {
+            id: SecretId::of("/srv/web"),
+            image: None,
+            format: None,
+        };
+        let libvirt = LibvirtFacts {
+            domains: vec![DomainFacts {
+                name: "web".into(),
+                state,
+                secrets: vec![used],
+                ..DomainFacts::default()
+            }],
+            secrets: Vec::from_iter(found.map(|ephemeral| SecretFacts {
+                uuid: "u".into(),
+                usage: Some("/srv/web".into()),
+                ephemeral,
+            })),
+            ..LibvirtFacts::default()
+        };
+        let facts = Facts {
+            libvirt: Some(libvirt),
+            ..Facts::default()
+        };
+        Status::of(&config, &facts, &record, UnderWay::default()).table(Verbosity::Normal, Colour(false))
+    };
+    assert!(of(None, DomainState::ShutOff).contains("secret   /srv/web  not set   for web; wrong three times\n"));
+    assert!(of(Some(true), DomainState::Running).contains("secret   /srv/web  set       for web\n"));
+    assert!(of(None, DomainState::Running).contains("secret   /srv/web  not set   for web\n"));
+    assert!(of(Some(false), DomainState::ShutOff).contains("libvirt keeps it on this host's disk"));
 }
