@@ -113,9 +113,6 @@ struct DomainStatus {
     reason: Option<String>,
     #[serde(skip)]
     active: bool,
-    /// libvirt is still restoring it, or holds it for a start.
-    #[serde(skip)]
-    is_held: bool,
 }
 
 /// A secret of libvirt's.
@@ -410,12 +407,11 @@ impl DomainStatus {
             saved: false,
             reason: Some("libvirt has no such guest: `virsh list --all` shows the names".to_owned()),
             active: false,
-            is_held: false,
         }
     }
 
     fn is_up(&self) -> bool {
-        self.active && !self.is_held || !self.wanted
+        self.active || !self.wanted
     }
 
     fn of(config: &Config, facts: &Facts, domain: &DomainFacts, volumes: Vec<String>, record: &Record, under_way: bool) -> Self {
@@ -438,8 +434,8 @@ impl DomainStatus {
             volumes,
             saved: domain.is_saved,
             reason,
-            active,
-            is_held: under_way && domain.state == DomainState::Paused(Pause::Held),
+            // While libvirt restores it, say, it is not up yet.
+            active: active && !(under_way && domain.state == DomainState::Paused(Pause::Held)),
         }
     }
 }
