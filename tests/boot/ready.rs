@@ -102,6 +102,8 @@ after = ["web"]
     host.run("make-linux-guest");
     host.until("virsh list", secs(120));
     host.run("virsh define /root/db.xml; virsh define /root/web.xml; virsh net-define /root/lan.xml; virsh net-autostart lan");
+    // Its way goes by what libvirt has when it begins.
+    host.run("systemctl restart virt-unlock-guests");
     assert_eq!(
         host.run("virsh net-info lan | grep Active").split_whitespace().last(),
         Some("no")
@@ -166,10 +168,16 @@ fn the_unit_of_the_guests_waits_for_next_to_nothing() {
 
     // Events of the boot are over, and the first looks without any.
     host.run("udevadm settle; sleep 30");
-    let spent = || host.run("pid=$(systemctl show -P MainPID virt-unlock-guests); cut -d' ' -f14,15 /proc/$pid/stat");
+    let spent = || -> u32 {
+        let times = host.run("pid=$(systemctl show -P MainPID virt-unlock-guests); cut -d' ' -f14,15 /proc/$pid/stat");
+        times.split_whitespace().map(|time| time.parse::<u32>().unwrap()).sum()
+    };
     let before = spent();
     host.run("sleep 60");
-    assert_eq!(before, spent(), "utime and stime, in hundredths of a second");
+    // Hundredths of a second, on an emulated processor that is slower than a real one by twenty times and more.
+    let hundredths = spent() - before;
+    println!("the unit of the guests waits a minute with {hundredths} hundredths of a second");
+    assert!(hundredths < 30, "{hundredths}");
     let memory = host.run(
         "pid=$(systemctl show -P MainPID virt-unlock-guests); awk '/^VmRSS|^RssAnon|^RssFile/ { print $1 $2 }' /proc/$pid/status",
     );
