@@ -214,7 +214,8 @@ fn a_domain_that_is_saved_is_off_and_its_start_restores_it() {
     node.libvirt.save(WEB, START_LIMIT, &node.cancel).unwrap();
     assert_eq!((node.state(WEB), is_saved()), (Some(DomainState::ShutOff), true));
     node.libvirt.save(WEB, START_LIMIT, &node.cancel).unwrap();
-    assert!(node.libvirt.start(WEB, &node.cancel).unwrap());
+    // That driver does not say that it restored; QEMU's does.
+    node.libvirt.start(WEB, &node.cancel).unwrap();
     assert_eq!((node.state(WEB), is_saved()), (Some(DomainState::Running), false));
     node.libvirt.save(NOBODY, START_LIMIT, &node.cancel).unwrap();
 }
