@@ -64,7 +64,7 @@ hosts_at_once() {
     echo $((count > 1 ? count : 1))
 }
 # A limit ends a test that fails, and costs one that passes nothing: they are wide, for a machine may be slow.
-boot() { HOST_PATIENCE=${HOST_PATIENCE:-2} tests/host/cargo-test.sh --test boot -- --test-threads="${HOSTS:-$(hosts_at_once)}" "$@"; }
+boot() { HOST_PATIENCE=${HOST_PATIENCE:-3} tests/host/cargo-test.sh --test boot -- --test-threads="${HOSTS:-$(hosts_at_once)}" "$@"; }
 # Tests that choose their host themselves need to be run only once.
 on_host() { HOST_SUITE=$1 HOST_DAEMONS=$2 boot --include-ignored --skip distributions:: --skip package::; }
 
