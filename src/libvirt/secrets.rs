@@ -1,5 +1,7 @@
 //! libvirt's secrets. Ours are kept in its memory alone (`ephemeral`), and no client may read their values (`private`).
 
+use std::ffi::CStr;
+
 use virt::connect::Connect;
 use virt::error::{Error, ErrorNumber};
 use virt::secret::Secret as Handle;
@@ -29,12 +31,24 @@ pub fn list(connection: &Connect) -> Result<Vec<SecretFacts>, Error> {
             let is_of_disk = secret.usage_type()? == sys::VIR_SECRET_USAGE_TYPE_VOLUME;
             secrets.push(SecretFacts {
                 uuid: secret.uuid_string()?,
-                usage: if is_of_disk { Some(secret.usage_id()?) } else { None },
+                usage: if is_of_disk { Some(usage(&secret)?) } else { None },
                 ephemeral,
             });
         }
     }
     Ok(secrets)
+}
+
+/// What uses it. The binding's `usage_id` frees the string, which is the secret's own and is freed again with that
+/// (virSecretGetUsageID, libvirt src/libvirt-secret.c).
+fn usage(secret: &Handle) -> Result<String, Error> {
+    // SAFETY: the pointer is that of a secret that lives until the end of this block.
+    let usage = unsafe { sys::virSecretGetUsageID(secret.as_ptr()) };
+    if usage.is_null() {
+        return Err(Error::last_error());
+    }
+    // SAFETY: a string that ends with a zero byte, as long as the secret lives.
+    Ok(unsafe { CStr::from_ptr(usage) }.to_string_lossy().into_owned())
 }
 
 /// Sets its value, and makes it first where it is not there.
