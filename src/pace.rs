@@ -27,7 +27,9 @@ pub struct Pace {
     pub libvirt_pause: Duration,
     /// How long a domain waits for a volume that only its image's backing chain named, once everything else is there.
     pub late_volume_limit: Duration,
-    /// A device that is not there this long after its turn came does not hold logins any more: it may be gone for good.
+    /// A device that is not there this long after its turn came does not hold logins any more: it may be gone for good. As long as
+    /// systemd waits for one (`DefaultDeviceTimeoutSec=`, systemd-system.conf(5)): once logins are there, a question is not shown at the
+    /// console any more.
     pub device_grace: Duration,
     /// How long a question waits for the one before it in the order whose header is still being read.
     pub order_patience: Duration,
@@ -71,7 +73,7 @@ impl Default for Pace {
             libvirt_limit: Duration::from_secs(120),
             libvirt_pause: Duration::from_secs(2),
             late_volume_limit: Duration::from_secs(300),
-            device_grace: Duration::from_secs(30),
+            device_grace: Duration::from_secs(90),
             order_patience: Duration::from_secs(2),
             machine: Duration::from_millis(300),
             machine_pause: Duration::from_secs(2),
