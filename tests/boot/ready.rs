@@ -224,7 +224,7 @@ stop = "save"
     let check = host.shell("virt-unlock check").to_string();
     assert!(!check.contains("stop = \"save\""), "{check}");
     host.power_off();
-    host.console().assert_never("Failed unmounting");
+    host.console().assert_never("Failed unmounting var-lib-libvirt");
 
     host.boot_again();
     host.until(
