@@ -2,7 +2,7 @@
 //! from this library alone runs before libvirt and without it.
 //!
 //! Floors, top to bottom; each uses only what is below it (checked by `tests/floors.rs`):
-//! `verbs` > `report` > `engine` > `unlock` > `host` and `plan` > `graph` > `config`, and the ground: `cancel`, `facts`, `pace`, `secret`.
+//! `verbs` > `report` > `engine` > `unlock` > `host` and `plan` > `graph` > `config`, and the ground: `cancel`, `facts`, `pace`, `private_file`, `secret`, `text`.
 
 pub mod cancel;
 pub mod cli;
@@ -16,6 +16,7 @@ pub mod host;
 pub mod monitor;
 pub mod pace;
 pub mod plan;
+pub mod private_file;
 pub mod report;
 pub mod secret;
 pub mod text;

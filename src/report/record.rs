@@ -2,9 +2,8 @@
 //! only, below /run: nothing goes wrong when it is old or gone.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{Board, Sink};
 use crate::event::{Event, Happened, Outcome};
 use crate::graph::Layer;
+use crate::private_file;
 use crate::text::plain;
 
 /// How a layer stood when it was last heard of.
@@ -55,17 +55,8 @@ impl Record {
     }
 
     fn write(&self, path: &Path) -> io::Result<()> {
-        // Written beside it and renamed: who reads it finds the old or the new, never half of one.
-        let new = path.with_extension("new");
         // Reasons name guests, processes and files that an ordinary user does not see otherwise.
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?;
-        file.write_all(&serde_json::to_vec(self)?)?;
-        fs::rename(&new, path)
+        private_file::replace(path, &serde_json::to_vec(self)?)
     }
 }
 

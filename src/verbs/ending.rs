@@ -2,9 +2,7 @@
 //! that went off without its way down has left is the note of its way up. Words only: nothing goes wrong when a note is old or gone.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -14,6 +12,7 @@ use serde::Serialize;
 use super::notes::FOLDER;
 use crate::event::{Event, Events, Happened, Kind};
 use crate::graph::Layer;
+use crate::private_file;
 use crate::text::{self, plain};
 
 /// The kernel's own name for this boot (random(4)).
@@ -253,24 +252,9 @@ fn write(folder: &Path, half: Half, now: Option<&Stay>, mut others: Vec<Stay>) {
         None => format!("{}\n", stay.boot),
     };
     let text: String = now.into_iter().chain(&others).map(line).collect();
-    let to = folder.join(file(half));
-    let new = to.with_extension("new");
-    let written = || -> io::Result<()> {
-        fs::create_dir_all(folder)?;
-        // With the names of guests, which not everybody may know.
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?;
-        file.write_all(text.as_bytes())?;
-        // The plug may be pulled at any time, and then this is what is to be known.
-        file.sync_all()?;
-        fs::rename(&new, &to)
-    };
-    // A host with a read-only /var does not know how it went off.
-    let _ = written();
+    // With the names of guests, which not everybody may know; and the plug may be pulled at any time, and then this is what is to be
+    // known. A host with a read-only /var does not know how it went off.
+    let _ = private_file::replace_lasting(&folder.join(file(half)), text.as_bytes());
 }
 
 fn split(folder: &Path, half: Half, boot: &str) -> (Option<Stay>, Vec<Stay>) {

@@ -2,14 +2,14 @@
 //! half leaves it a note. Words only: nothing goes wrong when the note is old or gone.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use crate::config::{Config, Start};
 use crate::facts::Facts;
 use crate::graph::{Graph, Layer, Need};
+use crate::private_file;
 
 /// Where notes are kept from one boot to the next.
 pub(super) const FOLDER: &str = "/var/lib/virt-unlock";
@@ -49,16 +49,7 @@ pub(super) fn write(config: &Config, graph: &Graph, facts: &Facts) {
 
 /// For root alone: libvirt does not tell everybody the names of its guests.
 fn keep(folder: &Path, text: &[u8]) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
-    let new = folder.join("guests.new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)?;
-    file.write_all(text)?;
-    fs::rename(&new, folder.join(FILE))
+    private_file::replace(&folder.join(FILE), text)
 }
 
 fn read(folder: &Path) -> WaitingGuests {

@@ -1,14 +1,13 @@
 //! The configuration that a way up went by, kept for the way down.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::config::{self, Config};
 use crate::host::lock::FOLDER;
+use crate::private_file;
 use crate::report::{complain, plain, remark};
 use crate::verbs::in_force::in_force;
 use crate::verbs::session::Session;
@@ -134,20 +133,7 @@ fn keep(session: &Session, kept: &Path) {
         .map(|(_, text)| text.as_str())
         .collect::<Vec<_>>()
         .join("\n");
-    let new = kept.with_extension("new");
-    let open = || {
-        OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)
-    };
-    let written = fs::create_dir_all(FOLDER)
-        .and_then(|()| open())
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .and_then(|()| fs::rename(&new, kept));
-    if let Err(error) = written {
+    if let Err(error) = private_file::replace(kept, text.as_bytes()) {
         let words = format!(
             "the configuration is not kept for the way down: {}: {}",
             kept.display(),
@@ -174,7 +160,7 @@ mod tests {
             "by-hand.toml",
             "running-vm.toml",
             "other.toml",
-            "running.new",
+            "running.toml.new",
             "runningx.toml",
         ];
         for (age, name) in (1..).zip(names) {
