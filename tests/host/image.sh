@@ -91,16 +91,22 @@ fi
 echo "$accelerator" >"$work/accelerator"
 
 say "first boot ($accelerator)"
-# Emulated, a kernel that changes its own code may die of it before it has started anything: then once more.
+# Emulated, a kernel that changes its own code may die of it before it has started anything, and the emulator itself may: then once
+# more. What it wrote to the host's disk is as after a power cut; a disk that is to be empty is emptied.
 boot() { # LOG KERNEL-ARGUMENTS QEMU-OPTION...
+    local status
     for _ in 1 2 3; do
-        boot_once "$@"
+        status=0
+        boot_once "$@" || status=$?
+        [ "$status" -lt 128 ] || { say "the emulator ended with exit status $status; once more" && continue; }
         grep -q 'Welcome to' "$1" || ! grep -q 'Kernel panic' "$1" || continue
         break
     done
+    return "$status"
 }
 boot_once() {
     local log=$1 arguments=$2; shift 2
+    [ -z "${empty:-}" ] || { rm -f "$empty" && truncate -s 1G "$empty"; }
     timeout 600 qemu-system-x86_64 -machine pc -accel "$accelerator" -cpu max -smp 2 -m 1536 -nic none \
         -display none -monitor none -parallel none -no-reboot -serial "file:$log" -kernel "$work/vmlinuz" \
         -append "console=ttyS0 root=/dev/vda rw panic=-1 loglevel=4 systemd.show_status=yes $arguments" "$@" </dev/null
@@ -120,11 +126,11 @@ assemble chained
 assemble plain
 assemble stubborn -DDEAF
 { cat "$work/initrd"; pack "$work/provision.d"; } >"$work/initrd.provision"
-truncate -s 1G "$work/data.img.part"
+empty=$work/data.img.part
 boot "$work/provision.log" "" -initrd "$work/initrd.provision" -drive "$(disk "$work/root.img"),snapshot=on" \
-    -drive "$(disk "$work/data.img.part")"
+    -drive "$(disk "$empty")"
 grep -q 'HOST PROVISIONED' "$work/provision.log" || { tail -40 "$work/provision.log"; exit 1; }
-mv "$work/data.img.part" "$work/data.img"
+mv "$empty" "$work/data.img"
 
 rm -rf "$tree" "$initrd" "$work"/provision.d "$work/initrd.provision"
 mv "$work" "$host"

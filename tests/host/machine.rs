@@ -71,7 +71,8 @@ pub struct Machine {
 
 impl Machine {
     /// Switches it on, and returns when its kernel has started systemd. Emulated, a kernel that changes its own code while another
-    /// processor runs it may die of that (`Oops: int3`); nothing of the host has run then, so it is switched on again.
+    /// processor runs it may die of that (`Oops: int3`), and so may the emulator; nothing of the host has run then, so it is switched on
+    /// again.
     pub fn start(mut setup: Setup<'_>) -> io::Result<Self> {
         let watcher = Arc::new(Mutex::new(mem::replace(&mut setup.watcher, Box::new(|_| ()))));
         let mut tries = 1;
@@ -83,12 +84,12 @@ impl Machine {
             let greeted = tape.wait(patience(GREETING), |record| {
                 record.text().contains("Welcome to").then_some(())
             });
-            let died = matches!(greeted, Err(Missed::Ended)) && tape.lock().text().contains("Kernel panic");
+            let died = matches!(greeted, Err(Missed::Ended)) && !tape.lock().text().contains("reboot: Power down");
             if !died || tries == TRIES {
                 return Ok(started);
             }
             eprintln!(
-                "{}: the kernel died before it started anything; switched on again",
+                "{}: kernel or emulator died before it started anything; switched on again",
                 setup.name
             );
             tries += 1;

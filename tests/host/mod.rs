@@ -318,11 +318,14 @@ impl Host {
         output.text
     }
 
-    /// Waits until `command` succeeds in the host. It is tried there, so that what it asks stands still meanwhile.
+    /// Waits until `command` succeeds in the host. It is tried there, so that what it asks stands still meanwhile, and with pauses as
+    /// long as the try was, so that an emulated host has time for what is waited for.
     #[track_caller]
     pub fn until(&self, command: &str, limit: Duration) -> String {
         let limit = patience(limit);
-        let output = self.shell_within(&format!("until {command}; do sleep 0.2; done"), limit);
+        let pause = "sleep $(((now=${EPOCHREALTIME/[.,]/}) - at + 200000))e-6; at=${EPOCHREALTIME/[.,]/}";
+        let loops = format!("at=${{EPOCHREALTIME/[.,]/}}; until {command}; do {pause}; done");
+        let output = self.shell_within(&loops, limit);
         if output.status != 0 {
             self.console()
                 .fail(&format!("{command:?} did not succeed within {limit:?}: {output}"));
