@@ -96,7 +96,7 @@ fn a_credential_and_a_key_on_a_stick_open_volumes() {
 
     // Where the stick has no such file, nor the host the credential, somebody is asked. Mounted elsewhere, it is read all the same.
     host.run("systemctl stop virt-unlock virt-unlock-guests; mv /etc/virt-unlock/mail.cred /root");
-    host.run("fatlabel /dev/disk/by-id/virtio-stick KEYS && mount /dev/disk/by-id/virtio-stick /mnt && udevadm trigger --settle");
+    host.run("fatlabel /dev/disk/by-id/virtio-stick KEYS && udevadm trigger --settle && mount LABEL=KEYS /mnt");
     start(&host);
     host.terminal().expect("Passphrase for volume mail", secs(60));
     host.terminal().type_line(PASSPHRASE);
