@@ -322,6 +322,7 @@ fn of_domains(config: &Config, facts: &Facts, clear: Option<&str>) -> Vec<Findin
         found.extend(of_domain(domain, &placement));
         found.extend(of_ready(config.domain(&domain.name), domain));
         found.extend(of_save(config.domain(&domain.name), clear));
+        found.extend(of_autostart(config.domain(&domain.name), domain));
     }
     found.extend(of_idle_volumes(config, libvirt, &placement));
     found
@@ -377,6 +378,17 @@ fn of_save(table: Option<&DomainConfig>, clear: Option<&str>) -> Option<Finding>
         format!("[domain.{}]", table.name),
         format!("stop = \"save\", but {}: it will be shut down instead", clear?),
         "put that folder on an encrypted volume (a volume's `mount` may lie there), or take out `stop`",
+    ))
+}
+
+/// libvirt starts its guests one after the other when its daemon starts, in no order that we give.
+fn of_autostart(table: Option<&DomainConfig>, domain: &DomainFacts) -> Option<Finding> {
+    let table = table.filter(|table| !table.after.is_empty() && domain.autostart)?;
+    Some(Finding::note(
+        format!("[domain.{}]", table.name),
+        "libvirt's own autostart knows nothing of `after`: where the volume opens without a person while libvirt's daemon is still \
+         starting, libvirt may start the guest first",
+        format!("start = true in this table, and virsh autostart --disable {}", table.name),
     ))
 }
 

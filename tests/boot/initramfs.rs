@@ -9,6 +9,7 @@ use std::{
 use crate::{
     host::{Host, image_folder, secs},
     product::{OPEN_VOLUMES, PASSPHRASE, enabled, installed, stage},
+    ways::{MASTER, make_master},
 };
 
 const CONFIG: &str = r#"
@@ -30,6 +31,25 @@ device = "/dev/vg0/stub"
 
 [domain.stubborn]
 start = false
+"#;
+
+const BY_OTHER_WAYS: &str = r#"
+[host]
+hold-login = "45s"
+
+[master.office]
+header = "/etc/virt-unlock/masters/office.luks"
+
+[volume.mail]
+device = "/dev/vg0/mail"
+initramfs = true
+unlock = [{ key-file = "/keys/mail", key-file-device = "LABEL=KEYS", key-file-timeout = "1min" }, "passphrase"]
+
+[volume.vm]
+device = "/dev/vg0/vm"
+mount = "/srv/vm"
+initramfs = true
+unlock = [{ master = "office" }, "passphrase"]
 "#;
 const PROGRAM: &str = "/usr/libexec/virt-unlock/virt-unlock-volumes";
 /// Who asks and opens, and whether that was in the initramfs: what the journal has, by the unit.
@@ -120,6 +140,44 @@ fn the_boot_goes_on_without_an_answer_and_with_a_broken_configuration() {
     host.overlay_initramfs(&[("etc/virt-unlock/config.toml", missing.as_bytes())]);
     host.boot_again();
     host.console().expect("Passphrase for volume mail", secs(90));
+}
+
+/// The module brings the master's header, and what reads a stick; the stick comes when it is waited for.
+#[test]
+#[ignore = "make test-hosts runs it: dracut takes minutes on an emulated host"]
+fn a_master_and_a_key_on_a_stick_open_volumes_there_too() {
+    let mut host = installed("initramfs_ways", BY_OTHER_WAYS).boot();
+    host.console().expect("host login:", secs(120));
+    host.until("test -b /dev/vg0/vm", secs(60));
+    make_master(&host);
+    host.add_drive("stick", 32);
+    host.until("test -b /dev/disk/by-id/virtio-stick", secs(30));
+    host.run(&format!(
+        "mkfs.vfat -n KEYS /dev/disk/by-id/virtio-stick && udevadm settle && mount LABEL=KEYS /mnt && mkdir /mnt/keys && \
+         printf '{PASSPHRASE}' >/mnt/keys/mail && umount /mnt"
+    ));
+    let made = image_folder().join("initramfs-ways");
+    host.dracut("--hostonly", &made);
+    host.run("systemctl --quiet enable virt-unlock.service");
+    host.power_off();
+
+    host.boot_by(&made);
+    host.power_on_again();
+    host.console().expect("Passphrase for master office", secs(90));
+    host.console().type_line(MASTER);
+    host.add_drive_again("stick");
+    host.await_shell();
+    host.until("virt-unlock status", secs(90));
+    let said = host.run(IN_INITRAMFS);
+    for words in [
+        "volume vm: opened by master office",
+        "volume mail: opened by key file /keys/mail on LABEL=KEYS",
+    ] {
+        assert!(said.contains(words), "{said}");
+    }
+    assert!(!host.console().shows("Passphrase for"));
+    host.power_off();
+    assert!(host.examine().filesystem_clean());
 }
 
 /// Under 2 MB more than without it, compressed.

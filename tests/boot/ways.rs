@@ -134,10 +134,10 @@ unlock = [{ master = "office" }, "passphrase"]
 mount = "/srv/vm"
 "#;
 
-const MASTER: &str = "a passphrase for everything";
+pub const MASTER: &str = "a passphrase for everything";
 
 /// Makes the master of these tests, for the volume vm.
-fn make_master(host: &Host) {
+pub fn make_master(host: &Host) {
     host.terminal()
         .type_line("virt-unlock master create office && virt-unlock master enroll office vm; echo made $?");
     for (question, answer) in [
