@@ -18,11 +18,13 @@ doc     = $(DESTDIR)$(PREFIX)/share/doc/virt-unlock
 share   = $(DESTDIR)$(PREFIX)/share
 etc     = $(DESTDIR)/etc/virt-unlock
 hooks   = $(DESTDIR)/etc/libvirt/hooks/qemu.d
+restart = $(DESTDIR)/etc/needrestart/conf.d
 
 programs      := $(release)/virt-unlock $(release)/virt-unlock-volumes
 unit_files    := units/virt-unlock.service units/virt-unlock-guests.service units/virt-unlock@.service
 dracut_files  := $(wildcard dracut/70virt-unlock/*)
 hook          := units/libvirt-hook.sh
+needrestart   := units/needrestart.conf
 catalogue     := units/virt-unlock.catalog
 documentation := README.md LICENSE config.example.toml
 # What the program writes of itself, below share.
@@ -69,12 +71,13 @@ $(made): $(release)/virt-unlock
 	$(release)/virt-unlock generate completions $(@D)
 	touch $@
 
-install: $(programs) $(made) $(unit_files) $(dracut_files) $(hook) $(catalogue) $(documentation)
-	install -d $(bin) $(libexec) $(hooks) $(units) $(catalog) $(dracut) $(doc) $(etc) $(sort $(dir $(addprefix $(share)/,$(generated))))
+install: $(programs) $(made) $(unit_files) $(dracut_files) $(hook) $(needrestart) $(catalogue) $(documentation)
+	install -d $(bin) $(libexec) $(hooks) $(restart) $(units) $(catalog) $(dracut) $(doc) $(etc) $(sort $(dir $(addprefix $(share)/,$(generated))))
 	install -m 755 $(release)/virt-unlock $(bin)
 	install -m 755 $(release)/virt-unlock-volumes $(libexec)
 	install -m 644 $(documentation) $(doc)
 	install -m 644 $(catalogue) $(catalog)
+	install -m 644 $(needrestart) $(restart)/virt-unlock.conf
 	put() { sed 's|/usr/bin/virt-unlock|$(PREFIX)/bin/virt-unlock|g; s|/usr/libexec/virt-unlock|$(PREFIX)/libexec/virt-unlock|g' $$1 \
 	    >$$2/$${1##*/} && chmod $$3 $$2/$${1##*/}; }; \
 	for unit in $(unit_files); do put $$unit $(units) 644 || exit 1; done; \
@@ -86,8 +89,10 @@ install: $(programs) $(made) $(unit_files) $(dracut_files) $(hook) $(catalogue) 
 	done
 	$(compile_catalogues)
 
+# Refused, as the packages' removal is, while guests need it for their way down.
 uninstall:
-	rm -f $(bin)/virt-unlock $(hooks)/virt-unlock $(addprefix $(units)/,$(notdir $(unit_files))) $(catalog)/$(notdir $(catalogue)) $(addprefix $(share)/,$(generated))
+	$(if $(DESTDIR),,sh packaging/removal-guard.sh)
+	rm -f $(bin)/virt-unlock $(hooks)/virt-unlock $(restart)/virt-unlock.conf $(addprefix $(units)/,$(notdir $(unit_files))) $(catalog)/$(notdir $(catalogue)) $(addprefix $(share)/,$(generated))
 	rm -rf $(libexec) $(dracut) $(doc)
 	[ ! -d $(etc) ] || rmdir --ignore-fail-on-non-empty $(etc)
 	$(compile_catalogues)

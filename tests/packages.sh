@@ -33,7 +33,7 @@ same "contents of the deb" \
     "$(dpkg-deb --fsys-tarfile "$deb" | tar -t | grep -v '/$' | cut -c 2- | plain)"
 same "contents of the rpm" "$(printf '%s\n' "$installed" /etc/virt-unlock/config.toml | sed 's|/zsh/vendor-completions/|/zsh/site-functions/|' | LC_ALL=C sort)" \
     "$(rpm -qp --queryformat '[%{FILEMODES:perms} %{FILENAMES}\n]' "$rpm" | sed -n 's/^[^d][^ ]* //p' | plain)"
-ours=$(printf '%s\n' /etc/libvirt/hooks/qemu.d/virt-unlock /etc/virt-unlock/config.toml)
+ours=$(printf '%s\n' /etc/libvirt/hooks/qemu.d/virt-unlock /etc/needrestart/conf.d/virt-unlock.conf /etc/virt-unlock/config.toml)
 same "conffiles of the deb" "$ours" "$(dpkg-deb --info "$deb" conffiles | LC_ALL=C sort)"
 same "configuration of the rpm" "$ours" "$(rpm -qpc "$rpm" | LC_ALL=C sort)"
 for library in libcryptsetup libvirt; do
