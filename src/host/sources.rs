@@ -1,8 +1,13 @@
 //! From a path that a definition names to the places that it leads to.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use super::qcow2;
 use crate::facts::{DevNum, Source};
@@ -11,13 +16,52 @@ use nix::sys::stat::{major, minor};
 /// How many symbolic links one path may lead through, as in the kernel (its `MAXSYMLINKS`).
 const LINK_LIMIT: usize = 40;
 
+/// How long one image may take to be looked at: a server that is away keeps who asks for ever.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// The folders whose server did not answer in time: it is not asked for the next image in them.
+static SILENT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
 /// Adds a path and everything that its image needs besides it. What is there already is not added again.
 pub fn add(sources: &mut Vec<Source>, path: PathBuf, pool: Option<String>, format: Option<&str>, backing: bool) {
-    let below = qcow2::chain(&path, format, backing);
-    for source in std::iter::once(source(path, pool)).chain(below.into_iter().map(|path| source(path, None))) {
+    let unseen = Source {
+        path: path.clone(),
+        resolved: path.clone(),
+        number: None,
+        pool: pool.clone(),
+    };
+    let format = format.map(str::to_owned);
+    let look = move || {
+        let below = qcow2::chain(&path, format.as_deref(), backing);
+        let below = below.into_iter().map(|path| source(path, None));
+        std::iter::once(source(path, pool)).chain(below).collect()
+    };
+    for source in within(LIMIT, unseen, look) {
         if !sources.contains(&source) {
             sources.push(source);
         }
+    }
+}
+
+/// What `look` finds, or what stands in the definition alone: an image on a server that is away keeps no other guest from being known,
+/// and none of ours lies there. The thread that waits for the server ends when that answers, or with the process.
+fn within(limit: Duration, unseen: Source, look: impl FnOnce() -> Vec<Source> + Send + 'static) -> Vec<Source> {
+    let folder = unseen.path.parent().unwrap_or(&unseen.path).to_owned();
+    let silent = || SILENT.lock().unwrap_or_else(PoisonError::into_inner);
+    if silent().contains(&folder) {
+        return vec![unseen];
+    }
+    let (tell, found) = mpsc::channel();
+    let begun = thread::Builder::new()
+        .name("image".to_owned())
+        .spawn(move || tell.send(look()));
+    match begun.map(|_| found.recv_timeout(limit)) {
+        Ok(Ok(found)) => found,
+        Ok(Err(RecvTimeoutError::Timeout)) => {
+            silent().insert(folder);
+            vec![unseen]
+        }
+        _ => vec![unseen],
     }
 }
 
@@ -99,6 +143,28 @@ mod tests {
     fn a_path_that_goes_up_again_is_not_below_what_it_passes() {
         let found = source("/not/a/../b/disk".into(), None);
         assert_eq!((found.path.as_path(), found.number), (Path::new("/not/b/disk"), None));
+    }
+
+    #[test]
+    fn a_server_that_is_away_is_asked_once_and_keeps_nobody() {
+        let (release, away) = mpsc::channel::<()>();
+        let seen = |path: &str| source(path.into(), None);
+        let hang = move || {
+            let _ = away.recv();
+            Vec::new()
+        };
+        let first = seen("/away-server/one.iso");
+        assert_eq!(within(Duration::from_millis(5), first.clone(), hang), [first]);
+        let second = seen("/away-server/two.iso");
+        let ask = || panic!("the server was asked again");
+        assert_eq!(within(Duration::from_secs(60), second.clone(), ask), [second]);
+        let other = seen("/elsewhere/one");
+        let found = other.clone();
+        assert_eq!(
+            within(Duration::from_secs(60), seen("/elsewhere/x"), move || vec![found]),
+            [other]
+        );
+        drop(release);
     }
 
     #[test]
