@@ -52,6 +52,25 @@ pub fn parse(files: &[(PathBuf, String)]) -> Result<Config, Problems> {
     complaints.into_result(files, config)
 }
 
+/// One file that says what these say together, for texts that were found to be right: what stands above the first table of one of
+/// them does not end up in the last table of the one before.
+pub fn joined<'a>(texts: impl Iterator<Item = &'a str>) -> String {
+    let mut all = toml::Table::new();
+    for table in texts.filter_map(|text| text.parse().ok()) {
+        add(&mut all, table);
+    }
+    all.to_string()
+}
+
+fn add(all: &mut toml::Table, table: toml::Table) {
+    for (key, value) in table {
+        match (all.get_mut(&key), value) {
+            (Some(toml::Value::Table(found)), toml::Value::Table(more)) => add(found, more),
+            (_, value) => drop(all.insert(key, value)),
+        }
+    }
+}
+
 /// Every key of every table, for the test that the example shows them all.
 pub fn keys() -> impl Iterator<Item = &'static str> {
     let tables: [&[&str]; 5] = [&host::KEYS, &volume::KEYS, &master::KEYS, &secret::KEYS, &domain::KEYS];
@@ -63,4 +82,22 @@ fn read(files: &[(PathBuf, String)], unread: bool, complaints: &mut Complaints) 
     let read = tables::read(files, unread, complaints);
     relations::check(&read, complaints);
     read.into_config()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+
+    use super::*;
+
+    #[test]
+    fn joined_texts_say_what_they_said_apart() {
+        let texts = [
+            "[volume.a]\ndevice = '/dev/a'\nmount = '/srv/a'\n",
+            "host.stop-timeout = '5min'\nvolume.b = { device = '/dev/b', after = ['a'] }\n[domain.web]\nstart = true\n",
+        ];
+        let files: Vec<(PathBuf, String)> = texts.iter().map(|text| (PathBuf::new(), (*text).to_owned())).collect();
+        let one = vec![(PathBuf::new(), joined(texts.into_iter()))];
+        assert_eq!(parse(&one).unwrap(), parse(&files).unwrap());
+    }
 }

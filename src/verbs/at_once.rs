@@ -24,6 +24,8 @@ const OTHERS: Duration = Duration::from_secs(3);
 const LIBVIRT: Duration = Duration::from_secs(4);
 /// How long the way itself may take.
 const WAY: Duration = Duration::from_secs(12);
+/// The least that it has for what is free to be unmounted and closed.
+const LEAST: Duration = Duration::from_secs(8);
 
 pub(super) fn at_once(app: &App, names: &[String]) -> Result<Verdict, Failure> {
     let session = || service::session_of_emergency(app);
@@ -67,7 +69,11 @@ pub(super) fn at_once(app: &App, names: &[String]) -> Result<Verdict, Failure> {
         .with_pace(pace)
         .at_once();
     let tally = Tally::default();
-    let summary = walk(&plan, &hands, &tally.count(events), cancel);
+    // A step may hang beyond its own limits, in libvirt or on a disk: the keys of what it holds are taken all the same.
+    let limit = way + pace.destroy_limit.max(LEAST);
+    let summary = cancel
+        .within(limit, |limited| walk(&plan, &hands, &tally.count(events), limited))
+        .map_err(|error| Failure::Unable(error.to_string()))?;
     seal(&session.config, &session.host, &summary, events, cancel);
     // After the keys: the disk that this is written to may be what is wrong.
     if names.is_all() && !cancel.is_raised() {

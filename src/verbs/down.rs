@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::by_hand::ByHand;
 use super::ending::{Half, Tally};
-use super::service::stop_named;
+use super::service::{self, stop_named};
 use super::session::Session;
 use super::up::{LIBVIRT_PATIENCE, explain};
 use super::{App, Failure, Verdict};
@@ -18,7 +18,7 @@ use crate::host::orders::Order;
 use crate::plan::{self, Names, Plan};
 
 pub(super) fn down(app: &App, names: &[String]) -> Result<Verdict, Failure> {
-    let session = || Session::begin(app, false);
+    let session = || service::session_by_hand(app);
     let Some(run) = ByHand::begin(app, "down", names, session, |order| order == Order::Terminate)? else {
         return Ok(Verdict::AsAsked);
     };
@@ -36,8 +36,10 @@ pub(super) fn down(app: &App, names: &[String]) -> Result<Verdict, Failure> {
     }
     let deadline = Instant::now() + session.config.host.stop_deadline;
     let what = "`virt-unlock down`";
-    let _volumes = Session::lock(Part::Volumes, what, Demand::End, events, cancel)?;
-    let _guests = Session::lock(Part::Guests, what, Demand::End, events, cancel)?;
+    // What is asked for and waited for besides goes on afterwards.
+    let demand = if names.is_all() { Demand::End } else { Demand::YieldOrEnd };
+    let _volumes = Session::lock(Part::Volumes, what, demand, events, cancel)?;
+    let _guests = Session::lock(Part::Guests, what, demand, events, cancel)?;
     let facts = session.facts(Some(LIBVIRT_PATIENCE), events, cancel)?;
     let plan = make_plan(session, &facts, names)?;
     warn_without_libvirt(&facts, events);

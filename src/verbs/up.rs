@@ -70,7 +70,8 @@ pub(super) fn up(app: &App, names: &[String]) -> Result<Verdict, Failure> {
     if good && plan.work().next().is_none() {
         events.say(None, Happened::Note("nothing to do: all that is asked for is up".to_owned()));
     }
-    if good && names.is_all() {
+    // The units go by the configuration of this host.
+    if good && names.is_all() && app.config.is_none() {
         take_into_service(session, events, cancel);
     } else {
         warn_without_service(session, names, events, cancel);

@@ -56,7 +56,7 @@ fn a_guest_that_never_stops_and_one_on_a_volume_nobody_configured_are_found() {
 #[test]
 fn who_comes_after_another_is_not_left_to_libvirt_s_autostart() {
     let mut config = Config::default();
-    config.domains.push(crate::config::DomainConfig::new("web"));
+    config.domains.push(DomainConfig::new("web"));
     let noted = |config: &Config, domain: &DomainFacts| of_autostart(config.domain("web"), domain).map(|finding| finding.weight);
     let mut web = domain("/dev/mapper/mail");
     assert_eq!(noted(&config, &web), None);

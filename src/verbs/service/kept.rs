@@ -21,17 +21,41 @@ const BY_HAND: &str = "by-hand.toml";
 /// For the way down: the configuration as it is, with what is open by that of the way up and was taken out or changed since; or, if
 /// somebody has just broken it, the one of the way up. `name`: of the unit of one name.
 pub(super) fn session_of_running(app: &App, name: Option<&str>) -> Result<Session, Failure> {
-    let kept = running_config(name);
-    let failure = match Session::begin(app, false) {
-        Err(failure @ Failure::Config(_)) => failure,
-        other => return Ok(with_forgotten(other?, &kept)),
-    };
-    if !kept.exists() {
-        return Err(failure);
+    if name.is_some() {
+        return session_by(app, &[running_config(name)]);
     }
-    remark(failure.priority(), failure.kind(), &failure.to_string());
-    going_by(&kept);
-    Session::with_config(app, Some(&kept), false)
+    let mut kept = all_kept(Path::new(FOLDER));
+    kept.retain(|path| !is_of_one_name(path));
+    session_by(app, &kept)
+}
+
+/// The same for a way down that a person has ordered; a configuration that was named is the only one that counts.
+pub(in crate::verbs) fn session_by_hand(app: &App) -> Result<Session, Failure> {
+    match app.config {
+        Some(_) => Session::begin(app, false),
+        None => session_of_running(app, None),
+    }
+}
+
+fn session_by(app: &App, kept: &[PathBuf]) -> Result<Session, Failure> {
+    let session = match Session::begin(app, false) {
+        Err(failure @ Failure::Config(_)) => {
+            let Some(right) = newest_right(kept) else {
+                return Err(failure);
+            };
+            remark(failure.priority(), failure.kind(), &failure.to_string());
+            going_by(right);
+            Session::with_config(app, Some(right), false)?
+        }
+        other => other?,
+    };
+    Ok(kept.iter().fold(session, |session, path| with_forgotten(session, path)))
+}
+
+fn newest_right(kept: &[PathBuf]) -> Option<&Path> {
+    kept.iter()
+        .map(PathBuf::as_path)
+        .find(|path| config::load(Some(path)).is_ok())
 }
 
 /// For an emergency, which no slip of the pen in a file may prevent: the configuration as it is, or, where that is wrong, the newest
@@ -40,8 +64,7 @@ pub(in crate::verbs) fn session_of_emergency(app: &App) -> Result<Session, Failu
     let kept = all_kept(Path::new(FOLDER));
     let mut session = match Session::begin(app, false) {
         Err(failure @ Failure::Config(_)) => {
-            let right = |path: &&PathBuf| config::load(Some(path)).is_ok();
-            let Some(right) = kept.iter().find(right) else {
+            let Some(right) = newest_right(&kept) else {
                 complain(&format!("virt-unlock: {}", nothing_kept()));
                 return Err(failure);
             };
@@ -92,6 +115,12 @@ fn is_kept(file: &str) -> bool {
     file == BY_HAND || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
+/// What a unit of one name has opened is closed by that unit.
+fn is_of_one_name(path: &Path) -> bool {
+    path.file_stem()
+        .is_some_and(|name| name.to_string_lossy().starts_with(&format!("{RUNNING_CONFIG}-")))
+}
+
 fn with_forgotten(mut session: Session, kept: &Path) -> Session {
     // It was right when it was kept; one that another version of this program wrote is no help.
     let Ok(loaded) = config::load(Some(kept)) else {
@@ -126,13 +155,7 @@ pub(in crate::verbs) fn keep_by_hand(session: &Session) {
 }
 
 fn keep(session: &Session, kept: &Path) {
-    // One after the other they are one file: a table may stand once in all of them, and nothing stands outside of a table.
-    let text = session
-        .files
-        .iter()
-        .map(|(_, text)| text.as_str())
-        .collect::<Vec<_>>()
-        .join("\n");
+    let text = config::joined(session.files.iter().map(|(_, text)| text.as_str()));
     if let Err(error) = private_file::replace(kept, text.as_bytes()) {
         let words = format!(
             "the configuration is not kept for the way down: {}: {}",

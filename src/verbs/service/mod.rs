@@ -25,7 +25,7 @@ use crate::host::units::{BusError, Systemd};
 use crate::monitor::Monitor;
 use crate::plan::Seen;
 
-pub(super) use kept::{keep_by_hand, kept_configuration, session_of_emergency};
+pub(super) use kept::{keep_by_hand, kept_configuration, session_by_hand, session_of_emergency};
 pub(super) use named::{have_units, stop_named};
 
 const VOLUMES_UNIT: &str = "virt-unlock.service";
