@@ -90,15 +90,23 @@ impl Cancel {
                 }
             });
             timer.map(|_| ())?;
-            let result = work(&limited);
-            done.raise();
-            Ok(result)
+            let _done = Raised(&done);
+            Ok(work(&limited))
         })
     }
 
     /// Waits until the flag is up or `limit` is over. True: it is up.
     pub fn wait(&self, limit: Duration) -> bool {
         poll_readable(&[self.as_fd()], Some(limit)).is_ok_and(|ready| ready[0])
+    }
+}
+
+/// Raises a flag however its scope is left.
+pub struct Raised<'a>(pub &'a Cancel);
+
+impl Drop for Raised<'_> {
+    fn drop(&mut self) {
+        self.0.raise();
     }
 }
 

@@ -1,13 +1,13 @@
 //! The way down, one layer each: forget the secret, stop the pool, unmount, close. The mirror of [`super::up`]. Domains: [`super::stop`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::busy;
 use super::share::Shares;
 use super::walk::Hands;
 use crate::cancel::Cancel;
-use crate::config::{Config, Volume};
+use crate::config::{Config, Mount, Stop, Volume};
 use crate::event::{Ending, Kind, Outcome, Progress};
 use crate::facts::{Facts, Mapping, MountState, SecretId};
 use crate::graph::Layer;
@@ -103,6 +103,9 @@ impl<'a> Down<'a> {
         let Some(mount) = &volume.mount else {
             return Outcome::Already("has no mount".to_owned());
         };
+        if let Some(outcome) = self.await_saved(mount, progress, cancel) {
+            return outcome;
+        }
         progress.working("unmounting");
         self.once_free(
             volume,
@@ -112,14 +115,63 @@ impl<'a> Down<'a> {
             || match self.host.devices.volume_facts(volume).mount {
                 MountState::None => Some(Outcome::Already("not mounted any more".to_owned())),
                 MountState::Foreign(words) => Some(Outcome::Left(format!("not ours to unmount: {words}"))),
-                MountState::Ours => match self.host.mounts.unmount(mount, cancel) {
-                    Ok(()) => Some(Outcome::Done(format!("unmounted from {}", mount.at.display()))),
-                    Err(MountError::Busy) => None,
-                    Err(MountError::Cancelled) => Some(Outcome::Cancelled),
-                    Err(error) => Some(Outcome::Failed(error.to_string())),
-                },
+                MountState::Ours => self.unmount_once(mount, cancel),
             },
         )
+    }
+
+    /// Waits until the guests are off whose memory is saved below this mount: until then nothing of theirs is there that would keep it
+    /// busy, and the half that closes volumes knows of no guest otherwise.
+    fn await_saved(&self, mount: &Mount, progress: Progress<'_>, cancel: &Cancel) -> Option<Outcome> {
+        let is_saved_to = self
+            .config
+            .host
+            .save_folder()
+            .is_some_and(|folder| folder.starts_with(&mount.at));
+        let saved = self
+            .config
+            .domains
+            .iter()
+            .filter(|table| is_saved_to && table.stop == Stop::Save);
+        let saved: BTreeSet<String> = saved.map(|table| table.name.clone()).collect();
+        let mut said = String::new();
+        while !saved.is_empty() && !self.at_once {
+            let running = self.host.devices.running_guests(&saved);
+            if running.is_empty() {
+                break;
+            }
+            let words = format!("{}: its memory is saved here", busy::waiting_for_guests(&running));
+            if self.left_to_close().is_zero() {
+                return Some(Outcome::Failed(format!("is still in use and stays mounted: {words}")));
+            }
+            if words != said {
+                progress.waiting(words.clone());
+                said = words;
+            }
+            if cancel.wait(self.pace.busy_look.min(self.left_to_close())) {
+                return Some(Outcome::Cancelled);
+            }
+        }
+        None
+    }
+
+    /// Writing out what is dirty takes as long as it takes, and on a disk that hangs for ever: not longer than the whole way may.
+    fn unmount_once(&self, mount: &Mount, cancel: &Cancel) -> Option<Outcome> {
+        let (at, limit) = (mount.at.display(), self.left_to_close().max(self.pace.busy_limit));
+        let unmounted = match cancel.within(limit, |limited| self.host.mounts.unmount(mount, limited)) {
+            Ok(unmounted) => unmounted,
+            Err(error) => Err(MountError::Other(error.to_string())),
+        };
+        match unmounted {
+            Ok(()) => Some(Outcome::Done(format!("unmounted from {at}"))),
+            Err(MountError::Busy) => None,
+            Err(MountError::Cancelled) if cancel.is_raised() => Some(Outcome::Cancelled),
+            Err(MountError::Cancelled) => Some(Outcome::Failed(format!(
+                "{at} is still being unmounted after {}: its disk does not take what is to be written",
+                text::duration(super::up::rounded(limit))
+            ))),
+            Err(error) => Some(Outcome::Failed(error.to_string())),
+        }
     }
 
     fn close(&self, volume: &Volume, progress: Progress<'_>, cancel: &Cancel) -> Outcome {

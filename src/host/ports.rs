@@ -5,7 +5,7 @@
 
 mod hypervisor;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -44,6 +44,9 @@ pub trait Devices: Send + Sync {
     /// Who keeps the open volume busy: device-mapper holders on top of it, mounts of it in every mount namespace, processes with
     /// open files, working directories or maps on it or on its filesystem.
     fn users(&self, volume: &Volume) -> Vec<User>;
+
+    /// Those of these guests that run, by what their processes say of themselves: libvirt is not asked.
+    fn running_guests(&self, names: &BTreeSet<String>) -> BTreeSet<String>;
 
     /// Why what is written below `path` may reach a disk in the clear, in words. `None`: LUKS is below all of its filesystem.
     fn clear_disk(&self, path: &Path) -> Option<String>;

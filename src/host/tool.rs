@@ -17,6 +17,8 @@ use crate::monitor::Ended;
 
 /// How much of what a program says is kept, in bytes: the end of it.
 const KEPT: usize = 16 << 10;
+/// How long a killed program may take to be gone.
+const DYING: Duration = Duration::from_secs(5);
 
 /// A running program. Dropping it ends it.
 pub(super) struct Tool {
@@ -86,8 +88,10 @@ impl Tool {
         self.reap();
     }
 
+    /// One in an uninterruptible sleep (a disk that hangs) is left behind after a moment.
     fn reap(&mut self) -> Option<ExitStatus> {
-        if self.status.is_none() {
+        let is_gone = || poll_readable(&[self.end.as_fd()], Some(DYING)).is_ok_and(|ready| ready[0]);
+        if self.status.is_none() && is_gone() {
             self.status = self.process.wait().ok();
         }
         self.status

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Devices, resident};
-use crate::cancel::Cancel;
+use crate::cancel::{Cancel, Raised};
 use crate::config::Config;
 use crate::facts::VolumeFacts;
 use crate::monitor::{Ended, Monitor};
@@ -127,15 +127,6 @@ impl Watch {
     }
 }
 
-/// Raises a flag however its scope is left.
-struct Raised<'a>(&'a Cancel);
-
-impl Drop for Raised<'_> {
-    fn drop(&mut self) {
-        self.0.raise();
-    }
-}
-
 impl Drop for Watch {
     fn drop(&mut self) {
         self.stop.raise();
@@ -149,6 +140,8 @@ pub fn read(config: &Config, devices: &dyn Devices) -> BTreeMap<String, VolumeFa
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::config::{DeviceSpec, Mount, Volume};
     use crate::facts::{Device, Mapping, MountState};
@@ -182,6 +175,9 @@ mod tests {
         }
         fn users(&self, _: &Volume) -> Vec<User> {
             Vec::new()
+        }
+        fn running_guests(&self, _: &BTreeSet<String>) -> BTreeSet<String> {
+            BTreeSet::new()
         }
         fn clear_disk(&self, _: &Path) -> Option<String> {
             None

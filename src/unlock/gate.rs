@@ -190,6 +190,7 @@ mod tests {
     use crate::config::{DeviceSpec, Mount, Volume};
     use crate::facts::{Device, Mapping, MountState};
     use crate::host::User;
+    use std::collections::BTreeSet;
     use std::path::Path;
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -218,6 +219,9 @@ mod tests {
         }
         fn users(&self, _: &Volume) -> Vec<User> {
             Vec::new()
+        }
+        fn running_guests(&self, _: &BTreeSet<String>) -> BTreeSet<String> {
+            BTreeSet::new()
         }
         fn clear_disk(&self, _: &Path) -> Option<String> {
             None

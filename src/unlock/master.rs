@@ -22,18 +22,18 @@ use crate::secret::Secret;
 /// One master, as its volumes share it while they are opened.
 pub(super) struct Shared {
     pub master: Master,
-    state: Arc<Monitor<State>>,
+    pub(super) state: Arc<Monitor<State>>,
     keep: Duration,
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     /// Volumes that may still need it, in the order of the configuration.
     pending: Vec<String>,
     /// The ranks of those that wait for it now.
-    waiting: BTreeSet<usize>,
+    pub(super) waiting: BTreeSet<usize>,
     /// What its header says, once somebody has read it.
-    header: Option<Result<Arc<Header>, OpenError>>,
+    pub(super) header: Option<Result<Arc<Header>, OpenError>>,
     /// Whether somebody reads its header, or opens it.
     somebody_is_at_it: bool,
     key: Option<Kept>,
@@ -42,7 +42,7 @@ struct State {
 }
 
 /// What a volume of the master is to do next.
-enum Next<'a> {
+pub(super) enum Next<'a> {
     /// Derive its key from this one.
     Key(Secret),
     /// Go on without.
@@ -52,7 +52,7 @@ enum Next<'a> {
 }
 
 /// The right to be at the master, until it is dropped.
-struct Lead<'a>(&'a Shared);
+pub(super) struct Lead<'a>(&'a Shared);
 
 impl Shared {
     /// A master by which the volumes `pending` are to be opened, and whose key is kept for `keep` at most.
@@ -89,7 +89,11 @@ impl Shared {
     }
 
     /// What its header says; `read` is called if nobody has done that yet.
-    fn header(&self, cancel: &Cancel, read: impl FnOnce() -> Result<Header, OpenError>) -> Result<Arc<Header>, OpenError> {
+    pub(super) fn header(
+        &self,
+        cancel: &Cancel,
+        read: impl FnOnce() -> Result<Header, OpenError>,
+    ) -> Result<Arc<Header>, OpenError> {
         let known = self.state.wait(None, cancel, |state| {
             if let Some(header) = &state.header {
                 return Some(Ok(header.clone()));
@@ -113,7 +117,7 @@ impl Shared {
     }
 
     /// Waits until there is something to do; `limit` is how long (`None`: for ever).
-    fn next(&self, limit: Option<Duration>, cancel: &Cancel) -> Result<Next<'_>, Ended> {
+    pub(super) fn next(&self, limit: Option<Duration>, cancel: &Cancel) -> Result<Next<'_>, Ended> {
         self.state.wait(limit, cancel, |state| {
             state.forget_old();
             if let Some(key) = &state.key {
@@ -162,14 +166,14 @@ impl Drop for Lead<'_> {
 }
 
 /// A volume's stay at a master, until it is dropped.
-struct Stay<'a> {
+pub(super) struct Stay<'a> {
     shared: &'a Shared,
     volume: &'a Volume,
     rank: usize,
 }
 
 impl<'a> Stay<'a> {
-    fn begin(shared: &'a Shared, volume: &'a Volume, rank: usize) -> Self {
+    pub(super) fn begin(shared: &'a Shared, volume: &'a Volume, rank: usize) -> Self {
         shared.state.update(|state| state.waiting.insert(rank));
         Self { shared, volume, rank }
     }
@@ -258,12 +262,23 @@ impl Unlocker {
             }
             next => next,
         };
-        let _lead = match next {
-            Ok(Next::Key(key)) => return Ok(key),
-            Ok(Next::GivenUp(words)) => return Err(Asked::GivenUp(words)),
-            Ok(Next::Open(lead)) => lead,
-            Err(_) => return Err(cancelled()),
-        };
+        match next {
+            Ok(Next::Key(key)) => Ok(key),
+            Ok(Next::GivenUp(words)) => Err(Asked::GivenUp(words)),
+            Ok(Next::Open(lead)) => self.open_master(way, stay.volume, header, &lead),
+            Err(_) => Err(cancelled()),
+        }
+    }
+
+    /// Opens the master for all of its volumes.
+    pub(super) fn open_master(
+        &self,
+        way: &OnTheWay<'_>,
+        volume: &Volume,
+        header: &Header,
+        lead: &Lead<'_>,
+    ) -> Result<Secret, Asked> {
+        let shared = lead.0;
         let (master, key) = (&shared.master, OnceCell::new());
         let of_master = OnTheWay {
             target: Target::Master { master, key: &key },
@@ -282,8 +297,8 @@ impl Unlocker {
                 }
                 Outcome::Cancelled => {
                     // Before the next one asks, and says for whom.
-                    shared.leave(&stay.volume.name);
-                    return Err(cancelled());
+                    shared.leave(&volume.name);
+                    return Err(Asked::Through(Outcome::Cancelled.into()));
                 }
                 outcome => outcome.to_string(),
             },

@@ -2,6 +2,7 @@
 //! a secret. What is shared between volumes that are unlocked side by side is here too: whose question is open, which passphrase a group has, which master is open,
 //! how much memory is promised to derivations.
 
+mod ahead;
 mod ask;
 pub mod derived;
 pub mod enrolled;

@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Unlocker;
 use super::ask::Asked;
@@ -280,21 +280,26 @@ fn await_device(
             }
         })
     };
-    let grace = standing.unlocker.pace.device_grace;
+    let (since, grace) = (Instant::now(), standing.unlocker.pace.device_grace);
+    let left = |limit: Duration| limit.saturating_sub(since.elapsed());
     let mut found = look(Duration::ZERO);
     if found == Err(Ended::TimedOut) {
         // It keeps its place for a moment: the devices of one volume group come one by one, in any order.
         let limit = text::duration(volume.device_timeout);
-        progress.waiting(format!(
-            "its device {} is not there; waiting up to {limit} for it",
-            volume.device
-        ));
-        found = progress.during(Phase::Device, || look(volume.device_timeout.min(grace)));
+        let waiting = format!("its device {} is not there; waiting up to {limit} for it", volume.device);
+        progress.waiting(waiting.clone());
+        if standing
+            .unlocker
+            .open_master_ahead(volume, standing.rank, watch, progress, cancel)
+        {
+            progress.waiting(waiting);
+        }
+        found = progress.during(Phase::Device, || look(left(volume.device_timeout.min(grace))));
     }
     if found == Err(Ended::TimedOut) && volume.device_timeout > grace {
         standing.not_now();
         standing.device_is_missing();
-        found = progress.during(Phase::Device, || look(volume.device_timeout.saturating_sub(grace)));
+        found = progress.during(Phase::Device, || look(left(volume.device_timeout)));
     }
     match found {
         Ok(device) => device,

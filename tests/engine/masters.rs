@@ -58,6 +58,56 @@ fn one_question_and_one_derivation_open_all_volumes() {
 }
 
 #[test]
+fn a_master_is_asked_for_and_opened_before_the_devices_of_its_volumes_are_there() {
+    let (host, config) = office();
+    let there = |is: bool| host.set(|world| ALL.iter().for_each(|name| world.volumes.get_mut(*name).unwrap().there = is));
+    there(false);
+    // What its header lies on may be mounted by the time that the devices are there.
+    let header = host.look(|world| world.masters["office"].header.clone());
+    for readable in [true, false] {
+        if !readable {
+            let missing = OpenError::Header("it is not mounted".to_owned());
+            host.set(|world| world.masters.get_mut("office").unwrap().header = Err(missing));
+        }
+        let run = Run::new(&host, &config).pace(|pace| pace.device_grace = Duration::from_secs(3600));
+        std::thread::scope(|scope| {
+            let up = scope.spawn(|| run.up());
+            if readable {
+                host.wait_for_call("open master office", 1);
+            } else {
+                // Each has tried; it was read once before.
+                host.wait_for_call("probe master office", 4);
+                host.set(|world| world.masters.get_mut("office").unwrap().header = header.clone());
+            }
+            assert!(ALL.iter().all(|name| !host.is_open(name)));
+            there(true);
+            let report = up.join().unwrap();
+            report.assert_good();
+            assert_eq!(report.warnings(), [] as [&str; 0]);
+        });
+        host.assert_lawful();
+        Run::new(&host, &config).down().assert_good();
+        there(false);
+    }
+    assert_eq!(asked(&host), ["ask master office"; 2]);
+    assert_eq!(host.count("open master office"), 2);
+}
+
+#[test]
+fn the_question_for_a_master_goes_when_none_of_its_volumes_came() {
+    let (host, mut config) = office();
+    host.silent("master office");
+    for name in ALL {
+        edit(&mut config, name).device_timeout = Duration::from_millis(30);
+        host.set(|world| world.volumes.get_mut(name).unwrap().there = false);
+    }
+    let report = Run::new(&host, &config).up();
+    for name in ALL {
+        assert!(failure(report.volume(name)).contains("did not appear within 30ms"));
+    }
+}
+
+#[test]
 fn the_plan_says_by_which_way() {
     let (host, config) = office();
     let facts = Run::new(&host, &config).facts();

@@ -9,7 +9,7 @@ use virt_unlock::graph;
 use virt_unlock::host::HypervisorError;
 use virt_unlock::plan::{self, Names};
 
-use crate::fake_host::run::{Report, Run, config, mount, table};
+use crate::fake_host::run::{Report, Run, config, edit, mount, table};
 use crate::fake_host::{FakeHost, Fault};
 
 /// `web` is to be saved, and runs.
@@ -49,6 +49,27 @@ fn a_guest_is_saved_and_restored() {
     let up = run.up();
     assert_eq!(*up.domain("web"), Outcome::Done("restored from its managed save".to_owned()));
     host.assert_lawful();
+}
+
+/// No file of the guest's lies there before it is saved.
+#[test]
+fn the_half_without_libvirt_keeps_the_mount_that_a_guest_is_saved_to_until_it_is_off() {
+    let (host, mut config) = (FakeHost::new(), config(&["files", "data"]));
+    mount(&mut config, "files");
+    edit(&mut config, "files").mount.as_mut().unwrap().at = "/var/lib/libvirt/qemu/save".into();
+    host.volume("files", "f").volume("data", "d").domain("web", &["data"], false);
+    table(&mut config, "web").stop = Stop::Save;
+    Run::new(&host, &config).up().assert_good();
+    std::thread::scope(|scope| {
+        let down = scope.spawn(|| Run::new(&host, &config).without_libvirt().down());
+        host.wait_until("some looks", |world| world.looks_at_users > 20);
+        assert_eq!(host.count("unmount /var/lib/libvirt/qemu/save"), 0);
+        host.set(|world| world.domains.get_mut("web").unwrap().state = DomainState::ShutOff);
+        let report = down.join().unwrap();
+        report.assert_good();
+        assert!(report.says("waiting for guest web to end: its memory is saved here"));
+    });
+    assert!(!host.is_open("files"));
 }
 
 /// libvirt looks for what is saved when its daemon starts; the folder may be mounted later.

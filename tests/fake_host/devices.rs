@@ -1,5 +1,6 @@
 //! Devices, mappings, mounts, users.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -53,6 +54,12 @@ impl Devices for FakeHost {
                 .get(&mount.at)
                 .map_or(MountState::None, |(state, _)| state.clone())
         })
+    }
+
+    fn running_guests(&self, names: &BTreeSet<String>) -> BTreeSet<String> {
+        let runs = |world: &World, name: &str| world.domains.get(name).is_some_and(|domain| domain.state.is_active());
+        self.set(|world| world.looks_at_users += 1);
+        self.look(|world| names.iter().filter(|name| runs(world, name)).cloned().collect())
     }
 
     fn entries_below(&self, at: &Path) -> usize {

@@ -17,7 +17,7 @@ mod users;
 #[cfg(test)]
 mod made_up;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
@@ -116,6 +116,10 @@ impl Devices for Kernel {
 
     fn users(&self, volume: &Volume) -> Vec<User> {
         self.users_of(volume)
+    }
+
+    fn running_guests(&self, names: &BTreeSet<String>) -> BTreeSet<String> {
+        self.guests_by_their_words(names)
     }
 
     fn memory_available(&self) -> u64 {

@@ -78,16 +78,46 @@ impl Kernel {
     }
 }
 
+impl Kernel {
+    /// A process that hangs may keep its arguments to itself: who asks is not kept by that.
+    pub(super) fn guests_by_their_words(&self, names: &BTreeSet<String>) -> BTreeSet<String> {
+        let (proc, pids) = (self.at("/proc"), self.pids());
+        let (found, results) = mpsc::channel();
+        let look = move || {
+            let folders = pids.iter().map(|pid| proc.join(pid.to_string()));
+            let guests = folders.filter(|folder| !is_anybody_s(&read(&folder.join("cgroup"))));
+            for guest in guests.filter_map(|folder| guest_of(&folder.join("cmdline"))) {
+                if found.send(guest).is_err() {
+                    return;
+                }
+            }
+        };
+        if thread::Builder::new().name("guests".to_owned()).spawn(look).is_err() {
+            return BTreeSet::new();
+        }
+        let deadline = Instant::now() + LIMIT;
+        let next = || results.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok();
+        std::iter::from_fn(next).filter(|name| names.contains(name)).collect()
+    }
+}
+
+/// Whether a process runs in somebody's session, by its control group: there anybody may run anything, by any name.
+fn is_anybody_s(cgroup: &str) -> bool {
+    cgroup.lines().any(|line| line.contains(":/user.slice/"))
+}
+
 impl Search {
     fn look_at(&self, proc: &Path, pid: i32) -> Option<User> {
         let folder = proc.join(pid.to_string());
         let (path, how) = self.what(&folder)?;
+        let cgroup = read(&folder.join("cgroup"));
+        let guest = || machine_of(&cgroup).or_else(|| guest_of(&folder.join("cmdline")));
         Some(User::Process {
             pid,
             comm: read(&folder.join("comm")),
             path,
             how,
-            machine: machine_of(&read(&folder.join("cgroup"))).or_else(|| guest_of(&folder.join("cmdline"))),
+            machine: if is_anybody_s(&cgroup) { None } else { guest() },
         })
     }
 
@@ -342,9 +372,16 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         };
+        let names = BTreeSet::from(["web".to_owned(), "db".to_owned()]);
+        let running = || machine.kernel().guests_by_their_words(&names).into_iter().collect::<Vec<_>>();
         let qemu = "/usr/bin/qemu-system-x86_64\0-name\0guest=web,debug-threads=on\0-S\0";
         assert_eq!(of(qemu), Some("web".to_owned()));
+        assert_eq!(running(), ["web"]);
         assert_eq!(of("qemu-img\0-name\0guest=web\0"), None);
+        for anybody_s in ["session-4.scope", "user@1000.service/app.slice/machine-web.scope"] {
+            machine.write("/proc/42/cgroup", format!("0::/user.slice/user-1000.slice/{anybody_s}\n"));
+            assert_eq!((of(qemu), running().len()), (None, 0), "{anybody_s}");
+        }
     }
 
     #[test]
