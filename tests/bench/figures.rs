@@ -115,7 +115,13 @@ impl Figures {
         }
         for ((count, contender), runs) in &self.runs {
             let Some(run) = runs.last() else { continue };
-            out += &format!("\n{count} guests, {}: {} keys derived", contender.name(), run.derivations);
+            let busy = self.median(*count, *contender, |run| run.busy).unwrap_or_default();
+            out += &format!(
+                "\n{count} guests, {}: {busy:.0} s of {} processors until the last guest was up, {} keys derived",
+                contender.name(),
+                run.processors,
+                run.derivations
+            );
             if let Some(own) = self
                 .median(*count, *contender, |run| run.own.unwrap_or(0.0))
                 .filter(|_| run.own.is_some())

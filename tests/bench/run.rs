@@ -36,6 +36,11 @@ pub struct Run {
     pub last_guest: f64,
     /// From the order to off.
     pub power_off: f64,
+    /// What all processors of the host have worked until then, and by how many it could be shared: who is as quick as that is bound
+    /// by them.
+    pub busy: f64,
+    /// See there.
+    pub processors: f64,
     /// How many keys were derived.
     pub derivations: usize,
     /// What the units took, by their names.
@@ -64,8 +69,16 @@ impl Run {
     /// In one line.
     pub fn in_words(&self) -> String {
         format!(
-            "question {:.1} s, last volume {:.1} s, last guest {:.1} s, power-off {:.1} s, {} keys, own {:?}, {:?}",
-            self.question, self.last_open, self.last_guest, self.power_off, self.derivations, self.own, self.units
+            "question {:.1} s, last volume {:.1} s, last guest {:.1} s, power-off {:.1} s, {:.0} s of {} processors, {} keys, own {:?}, {:?}",
+            self.question,
+            self.last_open,
+            self.last_guest,
+            self.power_off,
+            self.busy,
+            self.processors,
+            self.derivations,
+            self.own,
+            self.units
         )
     }
 }
@@ -85,6 +98,12 @@ pub fn run(name: &str, contender: Contender, count: usize, disk: &Disk, installe
     if output.status != 0 {
         host.console().fail(&format!("not every guest came up: {output}"));
     }
+    // proc_stat(5): all but idle, iowait, and what guests were given, which is part of user.
+    let work =
+        host.run("awk '/^cpu / { print ($2 + $3 + $4 + $7 + $8) / 100 } /^cpu[0-9]/ { count++ } END { print count }' /proc/stat");
+    let mut work = numbers(&work);
+    let mut next = || work.next().unwrap_or(0.0);
+    let (busy, processors) = (next(), next());
     host.shell_within("systemctl is-system-running --wait", LIMIT);
 
     let clock = Clock::of(&host);
@@ -116,6 +135,8 @@ pub fn run(name: &str, contender: Contender, count: usize, disk: &Disk, installe
         last_open,
         last_guest,
         power_off,
+        busy,
+        processors,
         derivations: opens.len(),
         units,
         after_answer: way.as_ref().map(|way| micros(way.after_answers())),
