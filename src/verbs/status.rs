@@ -1,6 +1,8 @@
 //! `virt-unlock status`: every layer, now, and why it is not as it should be. Needs no root; what an ordinary user may not see of
 //! libvirt is left out.
 
+mod awaited;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -425,7 +427,10 @@ impl DomainStatus {
             Some(Remembered::Waiting(words)) if active && under_way => Some(words.clone()),
             _ if active || !wanted => None,
             Some(Remembered::Failed(words) | Remembered::Waiting(words)) => Some(words.clone()),
-            None => Some("wanted, and not started: `virt-unlock up` starts it".to_owned()),
+            None => {
+                let awaited = awaited::awaited(config, facts, domain, &volumes, record).filter(|_| under_way);
+                Some(awaited.unwrap_or_else(|| "wanted, and not started: `virt-unlock up` starts it".to_owned()))
+            }
         };
         Self {
             name: domain.name.clone(),
