@@ -75,8 +75,8 @@ fn a_master_is_asked_for_and_opened_before_the_devices_of_its_volumes_are_there(
             if readable {
                 host.wait_for_call("open master office", 1);
             } else {
-                // Each has tried; it was read once before.
-                host.wait_for_call("probe master office", 4);
+                // One has tried; it was read once before.
+                host.wait_for_call("probe master office", 2);
                 host.set(|world| world.masters.get_mut("office").unwrap().header = header.clone());
             }
             assert!(ALL.iter().all(|name| !host.is_open(name)));
