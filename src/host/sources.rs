@@ -1,13 +1,13 @@
 //! From a path that a definition names to the places that it leads to.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::qcow2;
 use crate::facts::{DevNum, Source};
@@ -17,10 +17,12 @@ use nix::sys::stat::{major, minor};
 const LINK_LIMIT: usize = 40;
 
 /// How long one image may take to be looked at: a server that is away keeps who asks for ever.
-const LIMIT: Duration = Duration::from_secs(2);
+const LIMIT: Duration = Duration::from_secs(5);
+/// How long a folder whose server did not answer is not asked again.
+const SILENCE: Duration = Duration::from_secs(60);
 
-/// The folders whose server did not answer in time: it is not asked for the next image in them.
-static SILENT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+/// The folders whose server did not answer in time, and when: it is not asked for the next image in them.
+static SILENT: Mutex<BTreeMap<PathBuf, Instant>> = Mutex::new(BTreeMap::new());
 
 /// Adds a path and everything that its image needs besides it. What is there already is not added again.
 pub fn add(sources: &mut Vec<Source>, path: PathBuf, pool: Option<String>, format: Option<&str>, backing: bool) {
@@ -48,7 +50,7 @@ pub fn add(sources: &mut Vec<Source>, path: PathBuf, pool: Option<String>, forma
 fn within(limit: Duration, unseen: Source, look: impl FnOnce() -> Vec<Source> + Send + 'static) -> Vec<Source> {
     let folder = unseen.path.parent().unwrap_or(&unseen.path).to_owned();
     let silent = || SILENT.lock().unwrap_or_else(PoisonError::into_inner);
-    if silent().contains(&folder) {
+    if silent().get(&folder).is_some_and(|since| since.elapsed() < SILENCE) {
         return vec![unseen];
     }
     let (tell, found) = mpsc::channel();
@@ -58,7 +60,7 @@ fn within(limit: Duration, unseen: Source, look: impl FnOnce() -> Vec<Source> + 
     match begun.map(|_| found.recv_timeout(limit)) {
         Ok(Ok(found)) => found,
         Ok(Err(RecvTimeoutError::Timeout)) => {
-            silent().insert(folder);
+            silent().insert(folder, Instant::now());
             vec![unseen]
         }
         _ => vec![unseen],
