@@ -301,6 +301,15 @@ fn a_name_that_a_page_refers_to_is_a_page() {
     }
 }
 
+/// What the kernel ends for want of memory must not make systemd stop the unit, and so every guest.
+#[test]
+fn the_units_outlive_a_process_of_theirs_as_the_manual_says() {
+    for unit in ["virt-unlock.service", "virt-unlock-guests.service", "virt-unlock@.service"] {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("units").join(unit)).unwrap();
+        assert!(text.contains("\nOOMPolicy=continue\n"), "{unit}");
+    }
+}
+
 #[test]
 fn make_puts_everything_in_place_and_takes_it_away_again() {
     let folder = tempfile::tempdir().unwrap();
