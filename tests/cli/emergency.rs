@@ -39,6 +39,25 @@ fn an_emergency_goes_by_the_configuration_of_the_way_up_where_the_present_one_is
     }
 }
 
+/// Who has time to correct the file does it first, though a right one is kept.
+#[test]
+fn a_person_s_way_down_by_a_wrong_configuration_touches_nothing() {
+    needs_root!();
+    let place = Place::with_volume("[domain.test]\nvolumes = [\"mail\"]\n");
+    let script = r#"mount -t tmpfs tmpfs /run && install -D "$2" /run/virt-unlock/running.toml && mount -t tmpfs tmpfs /etc &&
+        install -D "$2" /etc/virt-unlock/config.toml && { [ -z "$MORE" ] || echo "$MORE" >>/etc/virt-unlock/config.toml; } &&
+        exec "$0" down"#;
+    let down = |more: &str| place.finish(place.in_shell(script, WHOLE, "").env("MORE", more));
+    let right = down("");
+    assert!(right.status == 0 && right.out.contains("guest test:"), "{right:?}");
+    let wrong = down("muont = 1");
+    assert_eq!((wrong.status, wrong.out.as_str()), (2, ""), "{wrong:?}");
+    assert!(
+        wrong.err.contains("/etc/virt-unlock/config.toml") && wrong.err.contains("muont"),
+        "{wrong:?}"
+    );
+}
+
 #[test]
 fn an_emergency_with_nothing_to_go_by_says_what_a_person_can_do() {
     needs_root!();

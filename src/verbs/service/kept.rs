@@ -21,26 +21,14 @@ const BY_HAND: &str = "by-hand.toml";
 /// For the way down: the configuration as it is, with what is open by that of the way up and was taken out or changed since; or, if
 /// somebody has just broken it, the one of the way up. `name`: of the unit of one name.
 pub(super) fn session_of_running(app: &App, name: Option<&str>) -> Result<Session, Failure> {
-    if name.is_some() {
-        return session_by(app, &[running_config(name)]);
-    }
-    let mut kept = all_kept(Path::new(FOLDER));
-    kept.retain(|path| !is_of_one_name(path));
-    session_by(app, &kept)
-}
-
-/// The same for a way down that a person has ordered; a configuration that was named is the only one that counts.
-pub(in crate::verbs) fn session_by_hand(app: &App) -> Result<Session, Failure> {
-    match app.config {
-        Some(_) => Session::begin(app, false),
-        None => session_of_running(app, None),
-    }
-}
-
-fn session_by(app: &App, kept: &[PathBuf]) -> Result<Session, Failure> {
+    let kept = if name.is_some() {
+        vec![running_config(name)]
+    } else {
+        kept_for_all()
+    };
     let session = match Session::begin(app, false) {
         Err(failure @ Failure::Config(_)) => {
-            let Some(right) = newest_right(kept) else {
+            let Some(right) = newest_right(&kept) else {
                 return Err(failure);
             };
             remark(failure.priority(), failure.kind(), &failure.to_string());
@@ -49,7 +37,17 @@ fn session_by(app: &App, kept: &[PathBuf]) -> Result<Session, Failure> {
         }
         other => other?,
     };
-    Ok(kept.iter().fold(session, |session, path| with_forgotten(session, path)))
+    Ok(with_all_forgotten(session, &kept))
+}
+
+/// For a way down that a person has ordered, who has time to correct a broken file: that is an error. A configuration that was named
+/// is the only one that counts.
+pub(in crate::verbs) fn session_by_hand(app: &App) -> Result<Session, Failure> {
+    let session = Session::begin(app, false)?;
+    Ok(match app.config {
+        Some(_) => session,
+        None => with_all_forgotten(session, &kept_for_all()),
+    })
 }
 
 fn newest_right(kept: &[PathBuf]) -> Option<&Path> {
@@ -62,7 +60,7 @@ fn newest_right(kept: &[PathBuf]) -> Option<&Path> {
 /// one of a way up; with what is open by any other that was kept.
 pub(in crate::verbs) fn session_of_emergency(app: &App) -> Result<Session, Failure> {
     let kept = all_kept(Path::new(FOLDER));
-    let mut session = match Session::begin(app, false) {
+    let session = match Session::begin(app, false) {
         Err(failure @ Failure::Config(_)) => {
             let Some(right) = newest_right(&kept) else {
                 complain(&format!("virt-unlock: {}", nothing_kept()));
@@ -74,10 +72,7 @@ pub(in crate::verbs) fn session_of_emergency(app: &App) -> Result<Session, Failu
         }
         other => other?,
     };
-    for path in &kept {
-        session = with_forgotten(session, path);
-    }
-    Ok(session)
+    Ok(with_all_forgotten(session, &kept))
 }
 
 fn going_by(kept: &Path) {
@@ -110,15 +105,25 @@ fn all_kept(folder: &Path) -> Vec<PathBuf> {
     found.into_iter().map(|(_, path)| path).collect()
 }
 
+/// The same for a way down of everything: what a unit of one name has opened is closed by that unit.
+fn kept_for_all() -> Vec<PathBuf> {
+    let mut kept = all_kept(Path::new(FOLDER));
+    kept.retain(|path| !is_of_one_name(path));
+    kept
+}
+
 fn is_kept(file: &str) -> bool {
     let rest = file.strip_suffix(".toml").and_then(|name| name.strip_prefix(RUNNING_CONFIG));
     file == BY_HAND || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
-/// What a unit of one name has opened is closed by that unit.
 fn is_of_one_name(path: &Path) -> bool {
     path.file_stem()
         .is_some_and(|name| name.to_string_lossy().starts_with(&format!("{RUNNING_CONFIG}-")))
+}
+
+fn with_all_forgotten(session: Session, kept: &[PathBuf]) -> Session {
+    kept.iter().fold(session, |session, path| with_forgotten(session, path))
 }
 
 fn with_forgotten(mut session: Session, kept: &Path) -> Session {
