@@ -75,6 +75,13 @@ fn in_an_emergency_nothing_is_left_that_could_be_read() {
     assert!(!is_a_key(gone.trim()) && gone.trim() != key.trim(), "{gone}");
     assert_ne!(host.shell("grep -E 'logon .*cryptsetup:' /proc/keys").status, 0);
 
+    // Who looks does not hang, and is told what it is.
+    let status = host.shell_within("virt-unlock status", secs(60));
+    assert!(
+        status.status == 1 && status.text.contains("is suspended: all that uses it hangs"),
+        "{status}"
+    );
+
     // With its passphrase it goes on where it was, and then it closes as on any other day.
     host.run("cryptsetup luksResume vm --key-file /etc/key");
     assert_eq!(host.run(suspended), "0\n");

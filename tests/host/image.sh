@@ -77,6 +77,8 @@ initrd=$work/initrd.d
 . ./initrd.sh
 make_initrd "$tree" "$initrd"
 pack "$initrd" >"$work/initrd"
+# For a host that boots its next kernel by itself (kexec).
+cp "$work"/{vmlinuz,initrd} "$tree/boot/"
 
 say "root disk"
 truncate -s 2G "$work/root.img"

@@ -293,6 +293,14 @@ impl Host {
         }
     }
 
+    /// Waits for the shell of the kernel that this one hands the machine over to (kexec).
+    #[track_caller]
+    pub fn await_next_kernel(&self, limit: Duration) {
+        if let Err(missed) = self.machine.shell.ready_again(limit) {
+            self.console().fail(&format!("no shell of a next kernel: {missed:?}"));
+        }
+    }
+
     /// Runs a command as root, whatever comes of it.
     #[track_caller]
     pub fn shell(&self, command: &str) -> Output {

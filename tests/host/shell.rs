@@ -66,6 +66,14 @@ impl Shell {
         })
     }
 
+    /// Waits until it answers once more: the host has booted another kernel by itself.
+    pub fn ready_again(&self, limit: Duration) -> Result<(), Missed> {
+        let from = self.line.lock().unwrap_or_else(PoisonError::into_inner).read_to;
+        self.tape.wait(patience(limit), |record| {
+            record.text()[from..].contains("\u{1e}ready 0\n").then_some(())
+        })
+    }
+
     /// Runs `command` in bash, ended after `limit`.
     pub fn run(&self, command: &str, limit: Duration) -> Result<Output, String> {
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
