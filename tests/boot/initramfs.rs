@@ -175,7 +175,7 @@ fn a_master_and_a_key_on_a_stick_open_volumes_there_too() {
     ] {
         assert!(said.contains(words), "{said}");
     }
-    assert!(!host.console().shows("Passphrase for"));
+    assert!(!host.console().shows("Passphrase for volume"));
     host.power_off();
     assert!(host.examine().filesystem_clean());
 }

@@ -32,6 +32,8 @@ pub type Watcher = Box<dyn FnMut(&[u8]) + Send>;
 
 /// How often a host is switched on whose kernel dies before it has started anything.
 const TRIES: u32 = 3;
+/// How systemd greets, in an initramfs of dracut's first.
+const GREETINGS: [&str; 2] = ["Welcome to", "Booting initrd of"];
 /// Until systemd greets, an initrd and what the scenario prepares in it included. It only ends the watch for a dead kernel.
 const GREETING: Duration = Duration::from_secs(60);
 
@@ -82,7 +84,7 @@ impl Machine {
             let started = Self::switch_on(&setup, watcher)?;
             let tape = started.console.tape();
             let greeted = tape.wait(patience(GREETING), |record| {
-                record.text().contains("Welcome to").then_some(())
+                GREETINGS.iter().any(|words| record.text().contains(words)).then_some(())
             });
             let died = matches!(greeted, Err(Missed::Ended)) && !tape.lock().text().contains("reboot: Power down");
             if !died || tries == TRIES {
