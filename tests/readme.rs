@@ -140,6 +140,7 @@ fn every_test_that_proves_a_promise_is_there() {
             let (file, path) = name.split_once(' ').unwrap_or_else(|| panic!("`{name}` is no FILE NAME"));
             let source = match path.rsplit_once("::") {
                 Some((module, _)) => format!("tests/{file}/{module}.rs"),
+                None if in_tree(&format!("tests/{file}/main.rs")).exists() => format!("tests/{file}/main.rs"),
                 None => format!("tests/{file}.rs"),
             };
             let function = path.rsplit("::").next().unwrap();

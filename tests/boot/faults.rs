@@ -1,8 +1,9 @@
-//! What a kernel alone can prove of the table of faults: a disk that is gone under an open volume, a full disk, no D-Bus, no libvirt.
+//! What a kernel alone can prove of the table of faults: a disk that is gone under an open volume, a full disk, no D-Bus, no libvirt,
+//! no memory.
 //! Whatever became of the way that met it, the next ones complete.
 
 use crate::{
-    host::{Host, secs},
+    host::{Builder, Host, secs},
     product::{OPEN_VOLUMES, PASSPHRASE, daemon, installed},
 };
 
@@ -29,14 +30,17 @@ start = true
 
 const GUESTS: [&str; 2] = ["mailserver", "webserver"];
 
-#[test]
-#[ignore = "make test-hosts runs it: make test has its time"]
-fn after_each_fault_the_next_ways_complete() {
-    let mut host = installed("faults", CONFIG)
+fn prepared(name: &str) -> Builder {
+    installed(name, CONFIG)
         // libvirt's own autostart would take whatever is called mail for its disk.
         .prepare("rm /etc/libvirt/qemu/autostart/*.xml")
         .prepare(&format!("printf '{PASSPHRASE}' >/etc/key; chmod 400 /etc/key"))
-        .boot();
+}
+
+#[test]
+#[ignore = "make test-hosts runs it: make test has its time"]
+fn after_each_fault_the_next_ways_complete() {
+    let mut host = prepared("faults").boot();
     host.until("systemctl is-active multi-user.target", secs(120));
 
     up(&host, 1);
@@ -57,6 +61,36 @@ fn after_each_fault_the_next_ways_complete() {
     assert!(disks.marker("webserver", "up") >= 4);
     assert!(disks.marker("webserver", "off") >= 4);
     assert!(disks.filesystem_clean());
+}
+
+/// That is a step that failed; the unit goes on, the other volume has its guest, and the next way up completes it.
+#[test]
+#[ignore = "make test-hosts runs it: make test has its time"]
+fn a_derivation_that_the_kernel_ends_for_want_of_memory_ends_nothing_else() {
+    let mut host = prepared("memory").boot();
+    host.until("systemctl is-active multi-user.target", secs(120));
+    host.run("systemctl --no-block start virt-unlock");
+    // In the shell alone, which is quick enough: a worker with much memory (in pages, proc_pid_statm(5)) is one that derives.
+    let derives = "for pid in $(<virt-unlock.service/cgroup.procs); do read -r _ pages _ </proc/$pid/statm; ((pages > 7000)) && echo $pid; done";
+    let kill = format!(
+        "cd /sys/fs/cgroup/system.slice; until [ \"$({derives})\" ]; do :; done 2>/dev/null; echo f >/proc/sysrq-trigger"
+    );
+    let killed = host.shell_within(&kill, secs(60));
+    assert_eq!(killed.status, 0, "{killed}");
+    host.until("journalctl -b -u virt-unlock -o cat | grep 'for want of memory'", secs(60));
+    host.until(
+        "virt-unlock status | grep -E '^guest +(mail|web)server +running' | wc -l | grep -x 1",
+        secs(120),
+    );
+    assert_eq!(host.run(OPEN_VOLUMES).trim(), "1");
+    host.run("systemctl is-active virt-unlock virt-unlock-guests");
+    up(&host, 1);
+    host.power_off();
+
+    let disks = host.examine();
+    for guest in GUESTS {
+        assert_eq!((disks.marker(guest, "up"), disks.marker(guest, "off")), (1, 1), "{guest}");
+    }
 }
 
 /// Its guest is asked and then destroyed where it hangs, the volume is unmounted and closed, the other one has nothing of it.

@@ -183,10 +183,13 @@ pub fn strike(world: &mut World, step: Step, mishap: Mishap) {
 pub fn seen(step: Step, mishap: Mishap) -> Option<&'static str> {
     const INTERRUPTED: &str = "interrupted::an_interrupted_way_is_completed_by_the_next_one";
     const STUBBORN: &str = "stubborn::what_is_in_the_way_is_named_and_the_rest_goes_on";
+    const FAULTS: &str = "faults::after_each_fault_the_next_ways_complete";
     Some(match (step.way, step.name, mishap) {
         (Way::Up, "question", Mishap::Terminated | Mishap::Killed) => INTERRUPTED,
         (Way::Down, "state" | "request", Mishap::LibvirtGone) => INTERRUPTED,
         (Way::Up, "definition" | "networks" | "start", Mishap::LibvirtGone) => STUBBORN,
+        (Way::Up, "open", Mishap::NoMemory) => "faults::a_derivation_that_the_kernel_ends_for_want_of_memory_ends_nothing_else",
+        (Way::Down, "unmount" | "close", Mishap::DeviceGone) => FAULTS,
         (Way::Down, "pool", Mishap::Hang) => "distributions::a_storage_daemon_that_hangs_keeps_no_guest_running",
         _ => return None,
     })
