@@ -63,9 +63,12 @@ impl Contender {
                 "ln -s /etc/libvirt/qemu/{name}.xml /etc/libvirt/qemu/autostart/{name}.xml"
             );
         }
+        // virt-unlock starts its guests side by side where libvirt's daemon does not begin with them, as the manual says.
+        if self == Self::Crypttab {
+            domains += &autostart;
+        }
         host = host
             .prepare(&domains)
-            .prepare(&autostart)
             .file(
                 "/etc/default/libvirt-guests",
                 LIBVIRT_GUESTS.replace("@COUNT@", &count.to_string()),
@@ -90,7 +93,11 @@ impl Contender {
 
 /// All volumes have one passphrase.
 pub fn grouped(names: &[String]) -> String {
-    let table = |name: &String| format!("[volume.{name}]\ndevice = \"/dev/bench/{name}\"\npassphrase-group = \"all\"\n\n");
+    let table = |name: &String| {
+        format!(
+            "[volume.{name}]\ndevice = \"/dev/bench/{name}\"\npassphrase-group = \"all\"\n\n[domain.{name}]\nstart = true\n\n"
+        )
+    };
     names.iter().map(table).collect()
 }
 
