@@ -111,7 +111,9 @@ installkernel() {
         esac
     done < <(virt_unlock_says tokens)
     # A master's header is a block device while clevis' agent answers for it.
-    [[ -e /usr/libexec/clevis-luks-askpass ]] && hostonly='' instmods loop
+    if [[ -e /usr/libexec/clevis-luks-askpass ]] && virt_unlock_says config | grep -q '^\[master\.'; then
+        hostonly='' instmods loop
+    fi
     while read -r device; do
         virt_unlock_stick "$device"
     done < <(virt_unlock_says key-devices)
