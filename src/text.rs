@@ -23,6 +23,11 @@ pub fn duration(duration: Duration) -> String {
     words.join(" ")
 }
 
+/// The same, in whole seconds.
+pub fn seconds(length: Duration) -> String {
+    duration(Duration::from_secs_f64(length.as_secs_f64().round()))
+}
+
 /// A time in seconds since 1970, as RFC 3339 has it: `2025-11-27T23:21:39Z`.
 pub fn timestamp(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);

@@ -340,3 +340,21 @@ fn make_puts_everything_in_place_and_takes_it_away_again() {
     make("uninstall");
     assert_eq!(files(&host), BTreeSet::new());
 }
+
+/// The guard itself is seen at work where a package is removed (`boot package`).
+#[test]
+fn make_takes_nothing_away_before_it_has_asked_what_is_active() {
+    let would_do = |destination: &str| {
+        let said = run(Command::new("make")
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(["--dry-run", "uninstall", destination])
+            .env_remove("MAKEFLAGS"));
+        let said = String::from_utf8(said.stdout).unwrap();
+        (said.find("sh packaging/removal-guard.sh"), said.find("rm -"))
+    };
+    let (asks, removes) = would_do("DESTDIR=");
+    assert!(asks.is_some() && asks < removes, "{asks:?} {removes:?}");
+    // What lies in a folder is active nowhere.
+    let (asks, removes) = would_do("DESTDIR=/folder");
+    assert!(asks.is_none() && removes.is_some(), "{asks:?} {removes:?}");
+}

@@ -168,7 +168,7 @@ impl<'a> Down<'a> {
             Err(MountError::Cancelled) if cancel.is_raised() => Some(Outcome::Cancelled),
             Err(MountError::Cancelled) => Some(Outcome::Failed(format!(
                 "{at} is still being unmounted after {}: its disk does not take what is to be written",
-                text::duration(super::up::rounded(limit))
+                text::seconds(limit)
             ))),
             Err(error) => Some(Outcome::Failed(error.to_string())),
         }

@@ -3,9 +3,9 @@
 
 mod busy;
 pub mod down;
+mod emergency;
 mod ready;
 mod save;
-mod seal;
 mod secret;
 mod share;
 mod start;
@@ -13,6 +13,6 @@ mod stop;
 pub mod up;
 mod walk;
 
+pub use emergency::down_at_once;
 pub use save::clear_disk;
-pub use seal::seal;
 pub use walk::{Hands, Summary, walk};

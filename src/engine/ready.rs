@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::up::{Up, rounded};
+use super::up::Up;
 use crate::cancel::Cancel;
 use crate::config::{DomainConfig, Ready};
 use crate::event::{Kind, Outcome, Phase, Progress};
@@ -45,7 +45,7 @@ impl Up<'_> {
         };
         let since = Instant::now();
         match self.await_ready(layer, table, found, hypervisor, progress, cancel) {
-            Wait::Over => Outcome::Done(format!("{started}; ready after {}", text::duration(rounded(since.elapsed())))),
+            Wait::Over => Outcome::Done(format!("{started}; ready after {}", text::seconds(since.elapsed()))),
             Wait::NotReady(_) => Outcome::Done(format!("{started}; not ready")),
             Wait::Ended => Outcome::Failed(format!(
                 "was started and has ended before it was ready; its log may say why: /var/log/libvirt/qemu/{}.log",

@@ -1,6 +1,6 @@
 //! The way down of a domain: it is asked until it is off, and where it does not hear, its plug is pulled.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::down::Down;
 use super::save;
@@ -58,7 +58,7 @@ impl Down<'_> {
         }
         let since = Instant::now();
         let asked = self.shut_down(&guest);
-        let took = text::duration(rounded(since.elapsed()));
+        let took = text::seconds(since.elapsed());
         let never_pulled = table.on_stop_timeout == OnStopTimeout::Wait;
         let (why, share) = match asked {
             Ok(Asked::Off) => return Outcome::Done(format!("shut down after {took}")).into(),
@@ -178,7 +178,7 @@ impl Down<'_> {
 
 impl Guest<'_> {
     fn tell(&self, share: Share) {
-        let limit = text::duration(rounded(share.limit));
+        let limit = text::seconds(share.limit);
         if let Some(own) = share.cut_from {
             let own = text::duration(own);
             let words = format!("stop-deadline is near: it has {limit} to shut down, and not the {own} of its stop-timeout");
@@ -247,8 +247,4 @@ fn tolerate(result: Result<(), HypervisorError>) -> Result<(), HypervisorError> 
             Ok(())
         }
     })
-}
-
-fn rounded(duration: Duration) -> Duration {
-    Duration::from_secs_f64(duration.as_secs_f64().round())
 }

@@ -190,7 +190,7 @@ impl<'a> Up<'a> {
             let words = format!(
                 "{error}; trying again in {}, and for {} at most",
                 text::duration(again),
-                text::duration(rounded(left))
+                text::seconds(left)
             );
             if matches!(error, HypervisorError::Unavailable(_)) {
                 progress.waiting_for_libvirt(words);
@@ -256,11 +256,6 @@ impl Hands for Up<'_> {
             _ => None,
         }
     }
-}
-
-/// In whole seconds, for people.
-pub(super) fn rounded(duration: Duration) -> Duration {
-    Duration::from_secs_f64(duration.as_secs_f64().round())
 }
 
 fn followers(plan: &Plan) -> BTreeMap<Layer, Vec<Layer>> {

@@ -11,12 +11,44 @@ use crate::graph::{Graph, Layer, Need};
 /// # Errors
 /// When a name is neither a volume nor a domain.
 pub fn down(facts: &Facts, graph: &Graph, names: &Names) -> Result<Plan, UnknownName> {
-    let chosen = names.places(graph)?.map(|places| {
+    Ok(of_chosen(facts, graph, chosen(facts, graph, names)?.as_deref()))
+}
+
+/// What `down --now` has to do. No secret waits for its guests to end: one that runs needs it no more. And where something else has a
+/// volume's name, or its mapping is suspended, that is nothing to close here either, but the volume is not closed, so it is no success.
+///
+/// # Errors
+/// As [`down`].
+pub fn down_at_once(facts: &Facts, graph: &Graph, names: &Names) -> Result<Plan, UnknownName> {
+    let chosen = chosen(facts, graph, names)?;
+    let mut plan = of_chosen(facts, graph, chosen.as_deref());
+    let last = plan.steps.len().saturating_sub(1);
+    let mut blocked = vec![false; plan.steps.len()];
+    for (place, step) in plan.steps.iter_mut().enumerate() {
+        let is_asked = chosen.as_ref().is_none_or(|chosen| chosen[last - place]);
+        match (&step.layer, step.action) {
+            (_, Action::ForgetSecret) => step.waits_for.clear(),
+            (Layer::Volume(_), Action::Leave) if is_asked => {
+                step.action = Action::Blocked;
+                blocked[place] = true;
+            }
+            _ => {}
+        }
+    }
+    // What lies below may be free all the same.
+    for wait in plan.steps.iter_mut().flat_map(|step| &mut step.waits_for) {
+        wait.must_succeed &= !blocked[wait.step];
+    }
+    Ok(plan)
+}
+
+/// The layers that go; `None`: all.
+fn chosen(facts: &Facts, graph: &Graph, names: &Names) -> Result<Option<Vec<bool>>, UnknownName> {
+    Ok(names.places(graph)?.map(|places| {
         let mut chosen = graph.with_dependents(&places);
         with_secrets(facts, graph, &mut chosen);
         chosen
-    });
-    Ok(of_chosen(facts, graph, chosen.as_deref()))
+    }))
 }
 
 /// A secret goes with the last of the domains that need it, and stays for one that is up and stays.
@@ -34,17 +66,6 @@ pub(super) fn with_secrets(facts: &Facts, graph: &Graph, chosen: &mut [bool]) {
         if matches!(node.layer, Layer::Secret(_)) {
             chosen[place] = (chosen[place] || goes[place]) && !stays[place];
         }
-    }
-}
-
-impl Plan {
-    /// The same way down with no secret waiting for its guests to end: one that runs needs it no more.
-    #[must_use]
-    pub fn forgetting_first(mut self) -> Self {
-        for step in self.steps.iter_mut().filter(|step| step.action == Action::ForgetSecret) {
-            step.waits_for.clear();
-        }
-        self
     }
 }
 

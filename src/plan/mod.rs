@@ -7,7 +7,7 @@ mod up;
 
 use std::collections::BTreeSet;
 
-pub use down::{down, is_up};
+pub use down::{down, down_at_once, is_up};
 pub use release::{release, stop};
 pub use seen::Seen;
 pub use up::up;

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use super::by_hand::ByHand;
-use super::down::make_plan;
 use super::ending::{Half, Tally};
 use super::session::Session;
+use super::up::explain;
 use super::{App, Failure, Verdict, service};
 use crate::cancel::Cancel;
 use crate::engine::down::Down;
-use crate::engine::{seal, walk};
+use crate::engine::down_at_once;
 use crate::event::{Events, Happened};
 use crate::facts::Facts;
 use crate::graph::Layer;
@@ -17,6 +17,7 @@ use crate::host::lock::{Demand, Lock, Part};
 use crate::host::orders::Order;
 use crate::host::watch;
 use crate::pace::Pace;
+use crate::plan::{self, Names, Plan};
 
 /// How long others may take to let go. After that their work is undone beside them.
 const OTHERS: Duration = Duration::from_secs(3);
@@ -56,9 +57,7 @@ pub(super) fn at_once(app: &App, names: &[String]) -> Result<Verdict, Failure> {
         events.say(None, Happened::Warning(words));
     }
     let is_no_pool = |layer: &Layer| !matches!(layer, Layer::Pool(_));
-    let plan = make_plan(session, &facts, names)?
-        .only(is_no_pool, "it holds nothing open")
-        .forgetting_first();
+    let plan = make_plan(session, &facts, names)?.only(is_no_pool, "it holds nothing open");
     let mut pace = Pace::at_once();
     let mut way = WAY;
     if facts.libvirt.is_none() {
@@ -69,18 +68,20 @@ pub(super) fn at_once(app: &App, names: &[String]) -> Result<Verdict, Failure> {
         .with_pace(pace)
         .at_once();
     let tally = Tally::default();
-    // A step may hang beyond its own limits, in libvirt or on a disk: the keys of what it holds are taken all the same.
     let limit = way + pace.destroy_limit.max(LEAST);
-    let summary = cancel
-        .within(limit, |limited| walk(&plan, &hands, &tally.count(events), limited))
-        .map_err(|error| Failure::Unable(error.to_string()))?;
-    seal(&session.config, &session.host, &summary, events, cancel);
+    let summary =
+        down_at_once(&plan, &hands, limit, &tally.count(events), cancel).map_err(|error| Failure::Unable(error.to_string()))?;
     // After the keys: the disk that this is written to may be what is wrong.
     if names.is_all() && !cancel.is_raised() {
         tally.note(Half::Guests);
         tally.note(Half::Volumes);
     }
     Ok(summary.is_good().into())
+}
+
+fn make_plan(session: &Session, facts: &Facts, names: &Names) -> Result<Plan, Failure> {
+    let graph = session.graph(facts)?;
+    plan::down_at_once(facts, &graph, names).map_err(|unknown| explain(&unknown, session, facts))
 }
 
 /// The machine as it is, without libvirt where that takes too long.

@@ -81,6 +81,12 @@ fn in_an_emergency_nothing_is_left_that_could_be_read() {
         status.status == 1 && status.text.contains("is suspended: all that uses it hangs"),
         "{status}"
     );
+    // It is no more closed when it is asked for again.
+    let said = down_now(&host, 1);
+    assert!(
+        said.contains("is suspended") && said.contains("cryptsetup luksResume vm"),
+        "{said}"
+    );
 
     // With its passphrase it goes on where it was, and then it closes as on any other day.
     host.run("cryptsetup luksResume vm --key-file /etc/key");

@@ -7,7 +7,7 @@ use virt_unlock::event::Outcome;
 use virt_unlock::facts::DomainState;
 use virt_unlock::host::{CloseError, User};
 
-use crate::fake_host::run::{Run, config, failure, mount, table};
+use crate::fake_host::run::{Run, config, edit, failure, mount, table};
 use crate::fake_host::{FakeHost, Fault, Hears};
 
 /// A host that is up: a guest that hears nothing on a raw volume, one that would be waited for or saved on a filesystem.
@@ -73,6 +73,42 @@ fn a_volume_that_stays_busy_loses_its_key_and_its_user_is_named() {
     let warnings = report.warnings();
     let words = "is not closed, but its key is gone from the kernel: what uses it hangs; `cryptsetup luksResume files`";
     assert!(warnings.iter().any(|warning| warning.starts_with(words)), "{warnings:?}");
+    host.assert_lawful();
+}
+
+#[test]
+fn what_was_not_closed_the_first_time_is_no_success_the_second_time() {
+    let (host, config) = up();
+    host.set(|world| world.domains.get_mut("on-raw").unwrap().survives_destroy = true);
+    Run::new(&host, &config).down_at_once();
+    let report = Run::new(&host, &config).down_at_once();
+    assert_eq!(failure(report.volume("raw")), "not ours to close: is suspended");
+    assert_eq!(report.volume("files"), &Outcome::Already("closed already".to_owned()));
+    // Who asks for another one has what was asked for.
+    Run::new(&host, &config).names(&["files"]).down_at_once().assert_good();
+    host.assert_lawful();
+}
+
+#[test]
+fn what_lies_below_a_volume_that_is_not_ours_to_close_is_closed_all_the_same() {
+    let (host, mut config) = up();
+    edit(&mut config, "raw").after = vec!["files".to_owned()];
+    host.set(|world| world.suspended.extend(["raw".to_owned()]));
+    let report = Run::new(&host, &config).down_at_once();
+    assert!(report.volume("raw").is_bad());
+    assert_eq!(report.volume("files"), &Outcome::Done("closed".to_owned()));
+}
+
+#[test]
+fn a_step_that_hangs_keeps_no_key() {
+    let (host, config) = up();
+    host.fault("close raw", Fault::Hang);
+    let report = Run::new(&host, &config)
+        .pace(|pace| pace.destroy_limit = Duration::from_millis(50))
+        .deadline(Duration::from_millis(250))
+        .down_at_once();
+    assert_eq!(report.volume("raw"), &Outcome::Cancelled);
+    assert!(host.look(|world| world.suspended.iter().eq(["raw"])));
     host.assert_lawful();
 }
 

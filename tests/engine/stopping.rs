@@ -397,6 +397,20 @@ fn the_deadline_of_the_whole_way_ends_every_wait() {
     assert!(words.starts_with("destroyed"), "{words}");
 }
 
+#[test]
+fn an_unmount_that_hangs_is_said_in_time_and_keeps_nobody_else() {
+    let (host, config) = up();
+    host.fault("unmount /srv/files", Fault::Hang);
+    let report = Run::new(&host, &config)
+        .pace(|pace| pace.destroy_limit = Duration::ZERO)
+        .deadline(Duration::from_millis(250))
+        .down();
+    let words = failure(report.mount("files"));
+    assert!(words.starts_with("/srv/files is still being unmounted after "), "{words}");
+    assert!(host.is_open("files") && !host.is_open("raw"));
+    host.assert_lawful();
+}
+
 /// A chain of guests: each is stopped before the one that it is `after`.
 fn chain(count: usize, stop_timeout: Duration) -> (FakeHost, Config) {
     let host = FakeHost::new();

@@ -194,17 +194,12 @@ impl<'a> Run<'a> {
         let ports = self.ports();
         let facts = self.facts();
         let graph = graph::of(self.config, &facts).unwrap();
-        let plan = plan::down(&facts, &graph, &self.names).unwrap();
-        let plan = plan
-            .only(|layer| !matches!(layer, Layer::Pool(_)), "it holds nothing open")
-            .forgetting_first();
+        let plan = plan::down_at_once(&facts, &graph, &self.names).unwrap();
+        let plan = plan.only(|layer| !matches!(layer, Layer::Pool(_)), "it holds nothing open");
         let hands = Down::new(self.config, &ports, Instant::now() + self.deadline, &plan, &facts);
         let hands = hands.with_pace(self.pace).at_once();
-        self.guarded(|events| {
-            let summary = walk(&plan, &hands, events, &self.cancel);
-            engine::seal(self.config, &ports, &summary, events, &self.cancel);
-            summary
-        })
+        let limit = self.deadline + self.pace.destroy_limit;
+        self.guarded(|events| engine::down_at_once(&plan, &hands, limit, events, &self.cancel).unwrap())
     }
 
     /// The end of what `up` of these names began.
