@@ -26,6 +26,7 @@ done
 # Before 8.1 QEMU now and then runs a breakpoint that an emulated kernel took back long ago, and that kernel dies of it ("Oops: int3";
 # mended by QEMU's commit deba78709a). Debian 12 has a newer one in its backports. One that libvirt's guests may run on is left alone.
 if [[ " $* " == *" boot "* && ${VERSION_CODENAME:-} == bookworm ]] && ! installed libvirt-daemon &&
+    { [ "$(id -u)" = 0 ] || command -v sudo >/dev/null; } &&
     { ! installed qemu-system-x86 || dpkg --compare-versions "$(dpkg-query -W -f '${Version}' qemu-system-x86)" lt 1:8.1; }; then
     backports=({qemu-system-x86,qemu-utils}/bookworm-backports)
 fi
